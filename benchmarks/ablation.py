@@ -122,7 +122,7 @@ async def _timed(settings: Settings, n: int) -> float:
             user = f"u{chance.randrange(500)}"
             item = f"i{min(int(chance.paretovariate(0.6)), 3000)}"
             event = StoredEvent(
-                item, 1_790_000_000 + step, "click", 0.0, False, chance.getrandbits(48)
+                item, 1_790_000_000 + step, "click", 0.0, False, chance.getrandbits(32)
             )
             offset = step * size + number
             messages.append(StoredMessage(offset, user, user, shard_of(user), 1.0, [event]))

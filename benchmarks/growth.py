@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 import psutil
+import redis
 
 from benchmarks.conditions import command, report, servers, until
 from benchmarks.peers.http_answers import Asking, answers
@@ -30,7 +31,7 @@ from models.state.store import Store
 from ops.ports import free_port
 
 FLAT = 1.3
-STEP_PROBES = 200
+STEP_PROBES = 2_000
 
 
 def cpu_s(process: psutil.Process) -> float:
@@ -39,17 +40,15 @@ def cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def redis_process() -> psutil.Process:
-    """The Redis server among this process's children."""
-    for child in psutil.Process().children(recursive=True):
-        if "valkey" in child.name() or "redis-server" in child.name():
-            return child
-    raise RuntimeError("no embedded Redis runs")
+def redis_cpu_s(client: redis.Redis) -> float:
+    """Seconds of CPU that the Redis server's main thread has used, to the microsecond."""
+    found = client.info("cpu")
+    return float(found["used_cpu_user_main_thread"] + found["used_cpu_sys_main_thread"])
 
 
 async def filled(settings: Settings, size: int, events_per_user: int) -> dict[str, float]:
     """Fill a group; its bytes, and microseconds of Redis' CPU for a step of one event."""
-    redis = redis_process()
+    server = redis.Redis.from_url(settings.redis)
     store = Store(connect(settings.redis), settings)
     before = int((await store.redis.info("memory"))["used_memory"])
     begun_s = time.perf_counter()
@@ -58,20 +57,22 @@ async def filled(settings: Settings, size: int, events_per_user: int) -> dict[st
     took_s = time.perf_counter() - begun_s
     used = int((await store.redis.info("memory"))["used_memory"]) - before
     chance, offset = random.Random(11), n_events + STEP
-    begun_cpu_s = cpu_s(redis)
+    begun_cpu_s = redis_cpu_s(server)
     for number in range(STEP_PROBES):
         user = chance.randrange(size)
         event = StoredEvent(
             f"item-{chance.randrange(size)}", START_S + n_events + number, "click", 0.0, False,
-            chance.getrandbits(48),
+            chance.getrandbits(32),
         )  # fmt: skip
         session = f"s{user:07d}"
         message = StoredMessage(offset, f"u{user}", session, shard_of(session), START_S, [event])
         await store.apply([Part("fill/0", offset - 1, [message])], now_s=START_S)
         offset += 1
-    step_us = 1e6 * (cpu_s(redis) - begun_cpu_s) / STEP_PROBES
+    step_us = 1e6 * (redis_cpu_s(server) - begun_cpu_s) / STEP_PROBES
+    stored_items = await store.item_count()
     await store.redis.aclose()
     return {
+        "items": stored_items,
         "events": n_events,
         "fill_events_per_s": round(n_events / took_s),
         "redis_mb": round(used / 1e6, 1),
@@ -82,7 +83,7 @@ async def filled(settings: Settings, size: int, events_per_user: int) -> dict[st
 
 def served(settings: Settings, size: int, probes: int) -> dict[str, float]:
     """Answers of an API process, one at a time, for users drawn at random."""
-    redis = redis_process()
+    server = redis.Redis.from_url(settings.redis)
     port = free_port()
     with command(
         "api", settings.model_copy(update={"port": port}), RECOMMENDER_GROUP=settings.group
@@ -93,7 +94,7 @@ def served(settings: Settings, size: int, probes: int) -> dict[str, float]:
         try:
             for number in range(2 * probes):
                 if number == probes:  # the first half warms caches
-                    begun = (cpu_s(process), cpu_s(redis))
+                    begun = (cpu_s(process), redis_cpu_s(server))
                 begun_s = time.perf_counter()
                 asked = get(f"/recommend?user_id=u{chance.randrange(size)}")
                 status, _ = asking.fetched(asked)
@@ -103,7 +104,7 @@ def served(settings: Settings, size: int, probes: int) -> dict[str, float]:
         finally:
             asking.close()
         api_us = 1e6 * (cpu_s(process) - begun[0]) / probes
-        redis_us = 1e6 * (cpu_s(redis) - begun[1]) / probes
+        redis_us = 1e6 * (redis_cpu_s(server) - begun[1]) / probes
         pss = sum(
             one.memory_full_info().pss for one in [process, *process.children(recursive=True)]
         )

@@ -29,18 +29,19 @@ AT_ONCE = 1_000
 
 async def fill(client: RedisClient, n_users: int, n_items: int) -> None:
     """The state of a group of one shard, with histories and lists of usual sizes."""
-    entries = np.zeros(EVENTS_PER_USER, layout.ENTRY)
-    entries["item"], entries["time"] = np.arange(1, EVENTS_PER_USER + 1), 1_790_000_000
-    head = np.zeros(1, layout.HEAD)
-    head["count"] = EVENTS_PER_USER
+    items = np.arange(1, EVENTS_PER_USER + 1, dtype="<u2").tobytes()
+    columns = (
+        bytes(EVENTS_PER_USER * layout.EVENT_HASH.itemsize) + items + bytes(EVENTS_PER_USER - 1)
+    )
     for first in range(1, n_users + 1, AT_ONCE):
         commands: list[tuple[str | bytes | int, ...]] = []
         for number in range(first, min(first + AT_ONCE, n_users + 1)):
-            head["owner"] = number
             owner, page = f"u:user-{number}", number // layout.OWNERS_PER_PAGE
-            value = head.tobytes() + entries.tobytes()
+            head = layout.HISTORY_HEAD.pack(
+                EVENTS_PER_USER, number, 0.0, 1_790_000_000, EVENTS_PER_USER, 0, 1
+            )
             commands += [
-                ("SET", f"{{shop}}:history:{owner}", value, "EX", 86_400),
+                ("SET", f"{{shop}}:history:{owner}", head + columns, "EX", 86_400),
                 ("HSET", f"{{shop}}:owners:{page}", number % layout.OWNERS_PER_PAGE, owner),
             ]
         await client.reads.run(*commands)

@@ -58,7 +58,7 @@ class Load:
             user = self._chance.randrange(self._users)
             event = StoredEvent(
                 f"item-{item}", START_S + self._offset // 100, "click", 0.0, False,
-                self._chance.getrandbits(48),
+                self._chance.getrandbits(32),
             )  # fmt: skip
             session = f"s{user:07d}"
             found.append(

@@ -42,7 +42,7 @@ def steps(settings: Settings, rate: float, users: int, items: int, is_over: thre
                 session = f"s{chance.randrange(users):07d}"
                 item = f"item-{int(chance.paretovariate(0.6)) % items}"
                 event = StoredEvent(
-                    item, START_S + offset, "click", 0.0, False, chance.getrandbits(48)
+                    item, START_S + offset, "click", 0.0, False, chance.getrandbits(32)
                 )
                 messages.append(
                     StoredMessage(offset, "", session, shard_of(session), START_S, [event])

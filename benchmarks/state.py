@@ -33,7 +33,7 @@ async def fill(
         near = (centre + int(chance.gauss(0, 40))) % items
         item = near if chance.random() < 0.7 else int(chance.paretovariate(0.6)) % items
         event = StoredEvent(
-            f"item-{item}", START_S + number, "click", 0.0, False, chance.getrandbits(48)
+            f"item-{item}", START_S + number, "click", 0.0, False, chance.getrandbits(32)
         )
         session = f"s{user:07d}"
         messages.append(

@@ -227,26 +227,26 @@ def encode(message: PutEvents | Erasure) -> bytes:
 
 
 def event_hash(event_id: str) -> int:
-    """48-bit hash of an eventId, for the store's deduplication."""
-    return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=6).digest(), "little")
+    """32-bit hash of an eventId, for the store's deduplication."""
+    return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=4).digest(), "little")
 
 
 def removal(hashed: int, event_type: str, at_s: float) -> Event:
     """An event that removes an imported event of this hash, type and time; for imports only."""
-    properties = {"eventId": f"{hashed:012x}", "eventType": event_type}
+    properties = {"eventId": f"{hashed:08x}", "eventType": event_type}
     return Event(UNDO, at_s, properties=properties)
 
 
 def undone_hash(undone_id: str, *, is_of_import: bool) -> int:
     """Hash of the id of the event that is undone; an import gives the hash itself for the id.
 
-    >>> undone_hash("0000000000ff", is_of_import=True)
+    >>> undone_hash("000000ff", is_of_import=True)
     255
     """
     if not is_of_import:
         return event_hash(undone_id)
     try:
-        return int(undone_id, 16) % 2**48
+        return int(undone_id, 16) % 2**32
     except ValueError:
         return event_hash(undone_id)
 

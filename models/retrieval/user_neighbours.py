@@ -16,12 +16,17 @@ from numpy.typing import NDArray
 from models.arrays import NO_ITEMS, Floats, Indexes, empty_table, insert, slot_of, table_of
 from models.machine_code import compiled
 from models.state import layout
+from models.state.histories import RAW, write_items
 
 MAX_NEIGHBOURS = 50
 """Neighbours at most: the histories that share most of the recent items."""
 
 LENGTH_POWER = -0.5
 """Events of a history of n count n to this power: long histories share items by chance."""
+
+
+HISTORY_SIZE_AT = layout.HISTORY_HEAD.size - 4
+"""Where the number of events stands in the head of a stored history; its flags are behind it."""
 
 
 class NeighbourItems(NamedTuple):
@@ -76,11 +81,30 @@ def nearest_users(recent_owners: Sequence[bytes], own: Sequence[int]) -> tuple[I
     return _nearest(numbers, lengths, np.array(own, np.int64))
 
 
+@compiled(Tuple((i8[::1], f8[::1]))(RAW, i8[::1], f8[::1]))
+def _neighbour_items(
+    joined: NDArray[np.uint8], sizes: Indexes, weights: Floats
+) -> tuple[Indexes, Floats]:
+    n_events, flags, start = np.zeros(len(sizes), np.int64), np.zeros(len(sizes), np.int64), 0
+    for place in range(len(sizes)):
+        if sizes[place]:
+            n_at = start + HISTORY_SIZE_AT
+            n_events[place] = joined[n_at] | joined[n_at + 1] << 8
+            flags[place] = joined[n_at + 2]
+        start += sizes[place]
+    items, by_event = np.empty(n_events.sum(), np.int64), np.empty(n_events.sum())
+    start, used = 0, 0
+    for place in range(len(sizes)):
+        n = n_events[place]
+        if n:
+            write_items(joined, start, n, flags[place], items[used : used + n])
+            by_event[used : used + n] = weights[place] * n**LENGTH_POWER
+        start, used = start + sizes[place], used + n
+    return items, by_event
+
+
 def neighbour_items(histories: Sequence[bytes | None], weights: Floats) -> NeighbourItems:
     """Items in the stored histories of `nearest_users`; a missing history has none."""
-    head, size = layout.HEAD.itemsize, layout.ENTRY.itemsize
-    entries = bytearray().join([raw[head:] for raw in histories if raw])
-    lengths = np.array([(len(raw) - head) // size if raw else 0 for raw in histories], np.int64)
-    by_event = weights * np.maximum(lengths, 1) ** LENGTH_POWER
-    items = np.frombuffer(entries, layout.ENTRY)["item"].astype(np.int64)
-    return NeighbourItems(items, np.repeat(by_event, lengths))
+    sizes = np.array([len(raw) if raw else 0 for raw in histories], np.int64)
+    joined = np.frombuffer(b"".join([raw for raw in histories if raw]), np.uint8)
+    return NeighbourItems(*_neighbour_items(joined, sizes, weights))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-
 import msgspec
 import numpy as np
+from numba import i8, u1
+from numba.types import Array, Tuple
 from numpy.typing import NDArray
 
+from models.arrays import Indexes
+from models.machine_code import compiled
 from models.state import layout
 
 
@@ -22,7 +24,7 @@ class History(msgspec.Struct, frozen=True, gc=False):
         When the newest applied event was accepted, Unix seconds; 0 without one.
     items, times, types
         ``(n,)`` arrays of item index, Unix seconds and type code. An item of 0 is none; one below 0
-        is of a negative event, see `layout.ENTRY` and `item_indexes`.
+        is of a negative event, see `layout.EFFECT_PLACE` and `item_indexes`.
     numbers
         Numbers by which items remember the owner.
     """
@@ -35,27 +37,89 @@ class History(msgspec.Struct, frozen=True, gc=False):
     numbers: tuple[int, ...] = ()
 
 
-HEAD = struct.Struct("<IId")
-"""`layout.HEAD`, to unpack a single one."""
+HEAD_BYTES = layout.HISTORY_HEAD.size
+HASH_BYTES = layout.EVENT_HASH.itemsize
+
+RAW = Array(u1, 1, "C", readonly=True)
+"""Numba type of stored bytes."""
 
 NO_EVENTS = np.empty(0, np.int64)
 NO_HISTORY = History(0, 0.0, NO_EVENTS, NO_EVENTS, np.empty(0, np.uint8))
+
+
+@compiled(i8(RAW, i8, i8, i8, i8[::1]))
+def write_items(raw: NDArray[np.uint8], start: int, n: int, flags: int, items: Indexes) -> int:
+    """Write the items of a history that starts in `raw`; returns the position of its types.
+
+    Its effects stand behind its types, if it has any: items of negative events are below 0.
+    """
+    width = 3 if flags & layout.HAS_WIDE_ITEMS else 2
+    at = start + HEAD_BYTES + n * HASH_BYTES
+    types_at = at + n * width
+    for k in range(n):
+        items[k] = raw[at] | raw[at + 1] << 8
+        if width == 3:
+            items[k] |= raw[at + 2] << 16
+        at += width
+    if flags & layout.HAS_EFFECTS:
+        effects_at = types_at + (n if flags & layout.HAS_TYPES else 0)
+        for k in range(n):
+            if raw[effects_at + k]:
+                items[k] = -(items[k] + raw[effects_at + k] * layout.EFFECT_PLACE)
+    return types_at
+
+
+@compiled(Tuple((i8[::1], i8[::1], u1[::1]))(RAW, i8, i8, i8, i8))
+def _events(
+    raw: NDArray[np.uint8], n: int, flags: int, type_code: int, last: int
+) -> tuple[Indexes, Indexes, NDArray[np.uint8]]:
+    items, times = np.empty(n, np.int64), np.empty(n, np.int64)
+    types = np.full(n, type_code, np.uint8)
+    at = write_items(raw, 0, n, flags, items)
+    if flags & layout.HAS_TYPES:
+        types[:] = raw[at : at + n]
+        at += n
+    if flags & layout.HAS_EFFECTS:
+        at += n
+    since = 0
+    for k in range(n):
+        if k:
+            first = np.int64(raw[at])
+            if first < layout.TWO_BYTES:
+                since += first
+                at += 1
+            elif first < layout.THREE_BYTES:
+                since += layout.FIRST_OF_TWO + (first - layout.TWO_BYTES << 8) + raw[at + 1]
+                at += 2
+            elif first < layout.FIVE_BYTES:
+                since += layout.FIRST_OF_THREE + (first - layout.THREE_BYTES << 16)
+                since += (raw[at + 1] << 8) + raw[at + 2]
+                at += 3
+            else:
+                for place in range(1, 5):
+                    first = first << 8 | raw[at + place]
+                since += first & 0xFFFFFFFF
+                at += 5
+        times[k] = since
+    times += last - since
+    return items, times, types
 
 
 def unpack_history(raw: bytes | None) -> History:
     """The history in its stored form; an absent one is empty."""
     if not raw:
         return NO_HISTORY
-    count, owner, accepted_at = HEAD.unpack_from(raw)
-    entries = np.frombuffer(raw, layout.ENTRY, offset=HEAD.size)
-    return History(
-        count,
-        accepted_at,
-        entries["item"].astype(np.int64),
-        entries["time"].astype(np.int64),
-        entries["type"],
-        (owner,),
-    )
+    count, owner, accepted_at, last, n, flags, type_code = layout.HISTORY_HEAD.unpack_from(raw)
+    items, times, types = _events(np.frombuffer(raw, np.uint8), n, flags, type_code, last)
+    return History(count, accepted_at, items, times, types, (owner,))
+
+
+def event_hashes(raw: bytes | None) -> NDArray[np.uint32]:
+    """Hash of the id of each event in a stored history, oldest first, ``(n,)``."""
+    if not raw:
+        return np.empty(0, layout.EVENT_HASH)
+    n = layout.HISTORY_HEAD.unpack_from(raw)[4]
+    return np.frombuffer(raw, layout.EVENT_HASH, count=n, offset=HEAD_BYTES)
 
 
 def item_indexes(history: History) -> NDArray[np.int64]:

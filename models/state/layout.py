@@ -11,7 +11,7 @@ import numpy as np
 EPOCH = 1_577_836_800
 """2020-01-01 in Unix seconds: decay counts time from here, which keeps the logarithms small."""
 
-STATE_FORMAT = 3
+STATE_FORMAT = 4
 """Number of the format of all that is described here: another one is refused (format_check.py)."""
 
 DAY_S = 86400.0
@@ -171,13 +171,10 @@ STAT = np.dtype(
         ("log2", "<f8", (len(POPULARITY_HALF_LIVES_S),)),
     ]
 )
-ENTRY = np.dtype([("item", "<i4"), ("time", "<u4"), ("type", "u1"), ("hash", "V6")])
-"""An event in a history; time in Unix seconds, the hash is of the event's id.
-
-An item below 0 is no interest in an item: minus its index, less the effect times `EFFECT_PLACE`.
-"""
-
 EFFECT_PLACE = 2**24
+"""An item below 0 in a history that was read is no interest in an item: minus its index, less the
+effect times this."""
+
 HIDES, SINKS, TAKES_BACK_CART, TAKES_BACK_PURCHASE = 1, 2, 3, 4
 """Effects of negative events: the item leaves the user's answers; it and similar ones sink; a cart,
 or a purchase, of it is taken back."""
@@ -189,10 +186,33 @@ UNDONE, TAKEN_BACK = 5, 6
 """In place of an effect, of events that no longer count: undone ones, whose item is forgotten, and
 carts and purchases that a later event has taken back."""
 
-HEAD = np.dtype([("count", "<u4"), ("owner", "<u4"), ("accepted_at", "<f8")])
-"""Before the entries of a history: events ever applied, the history's number, Unix seconds."""
+EVENT_HASH = np.dtype("<u4")
+"""Hash of an event's id. Of n ids that are kept, a new one is taken for one of them n times in
+4 billion."""
 
-RECENT_EVENT = np.dtype([("hash", "V6"), ("mixed", "<u4"), ("owner", "<u4")])
+HISTORY_HEAD = struct.Struct("<IIdIHBB")
+"""Before the columns of a history: events ever applied, the history's number, when the newest
+applied one was accepted (Unix seconds), the time of the last event, the number of events, flags,
+and the code of their type.
+
+Then come, oldest event first: `EVENT_HASH` of each; the index of its item in 2 bytes, in 3 with
+`HAS_WIDE_ITEMS`; codes of types with `HAS_TYPES`, else all have the one in the head; effects, a
+byte each, with `HAS_EFFECTS`; and of each but the first the seconds since the one before, in codes
+of 1, 2, 3 or 5 bytes (history_columns.lua, histories.py).
+"""
+
+HAS_WIDE_ITEMS, HAS_TYPES, HAS_EFFECTS = 1, 2, 4
+"""Flags in the head of a history."""
+
+TWO_BYTES, THREE_BYTES, FIVE_BYTES = 128, 224, 255
+"""First bytes of gaps from which on a code has so many bytes; the shortest code that holds a gap is
+taken, so a longer one begins where the shorter ones end."""
+FIRST_OF_TWO = TWO_BYTES
+FIRST_OF_THREE = FIRST_OF_TWO + (THREE_BYTES - TWO_BYTES) * 2**8
+FIRST_OF_FIVE = FIRST_OF_THREE + (FIVE_BYTES - THREE_BYTES) * 2**16
+"""Shortest gaps, in seconds, of codes of 2, 3 and 5 bytes. A code of 5 holds the gap itself."""
+
+RECENT_EVENT = np.dtype([("hash", EVENT_HASH), ("mixed", "<u4"), ("owner", "<u4")])
 """A recent event: hash of its id, one of item, time and type, and its history's number or 0."""
 
 SESSION_HEAD = struct.Struct("<BH")

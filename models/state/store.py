@@ -7,7 +7,7 @@ Keys start with the dataset group in braces, so that a group lives on one node o
     {group}:counts              hash    format of the state, events, users, ..., clock, accepted_at
     {group}:items, {group}:ids  hash    item id -> index, and back; indexes are never reused
     {group}:types               hash    event type -> code
-    {group}:history:u:<user>    string  head and entries, oldest first (models.state.layout)
+    {group}:history:u:<user>    string  head and columns, oldest first (models.state.layout)
     {group}:history:s:<session> string  the same, of an anonymous session
     {group}:forgotten:<owner>   string  ids of the last events that its history has trimmed
     {group}:recent              string  the group's newest events, of all owners (recent_ids.lua)
@@ -69,7 +69,7 @@ from models.state.scripts.registered_scripts import Script, run_script, run_step
 
 STEP = make_script(
     "apply_batch",
-    shared=("prelude", "frozen", "group_marks", "record_lists"),
+    shared=("prelude", "frozen", "group_marks", "record_lists", "history_columns"),
     functions=(
         "terms",
         "items",

@@ -36,7 +36,7 @@ CHUNK = 500
 EVENTS_PER_MESSAGE = 10
 
 
-async def replace_events(context: JobContext, store: Store, kept: Iterable[Event]) -> Ends:
+async def replace_events(context: JobContext, store: Store, kept: Iterable[PutEvents]) -> Ends:
     """Remove imported events but those of this import; gives the ends to wait for.
 
     Parameters
@@ -44,7 +44,7 @@ async def replace_events(context: JobContext, store: Store, kept: Iterable[Event
     store
         The state that the events are in.
     kept
-        The events of the import, with ids; read in a thread.
+        The messages of the import, of events with ids; read in a thread.
     """
     hashes = await context.run_in_thread(_hashes, kept)
     ends: Ends = context.checkpointed["ends"]
@@ -53,7 +53,7 @@ async def replace_events(context: JobContext, store: Store, kept: Iterable[Event
     async for user, types, own, times in imported_events(store):
         gone = [
             removal(int(own[n]), types[n], float(times[n]))
-            for n in np.flatnonzero(~_among(own, hashes)).tolist()
+            for n in np.flatnonzero(~_among(_of_user(user) | own, hashes)).tolist()
         ]
         removed += len(gone)
         waiting += _messages(user, gone, context.checkpointed["tracking_id"])
@@ -186,10 +186,19 @@ def _put(
     return ends
 
 
-def _hashes(events: Iterable[Event]) -> NDArray[np.uint64]:
-    """Hashes of the events' ids, sorted."""
-    ids = (event_hash(event.event_id or "") for event in events)
-    return np.unique(np.fromiter(ids, np.uint64))
+def _hashes(messages: Iterable[PutEvents]) -> NDArray[np.uint64]:
+    """Hashes of the events' users and ids, sorted: those of ids alone are few for all users."""
+    both = (
+        int(_of_user(message.user_id or "")) | event_hash(event.event_id or "")
+        for message in messages
+        for event in message.event_list
+    )
+    return np.unique(np.fromiter(both, np.uint64))
+
+
+def _of_user(user_id: str) -> np.uint64:
+    """Hash of a user, in front of that of an event's id."""
+    return np.uint64(event_hash(user_id) << 32)
 
 
 def _among(hashes: NDArray[np.uint64], kept: NDArray[np.uint64]) -> NDArray[np.bool_]:

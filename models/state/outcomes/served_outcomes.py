@@ -89,7 +89,7 @@ class ServedPart(NamedTuple):
 
 APPLY_SERVED = make_script(
     "apply_served",
-    shared=("prelude", "group_marks"),
+    shared=("prelude", "group_marks", "history_columns"),
     functions=(
         "recent_owners",
         "histories",

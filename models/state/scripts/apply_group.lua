@@ -51,32 +51,28 @@ local function entry_type(event, code)
   return is_told_apart and IMPORTED - code > known_types() and IMPORTED - code or code
 end
 
-local function is_imported(history, at)
-  return unpack_('<B', history.entries, at + ENTRY_TYPE_AT) > max(limits.types, known_types())
+local function is_imported(history, k)
+  return type_at(history, k) > max(limits.types, known_types())
 end
 
 -- An imported event that is sent live, too, is no longer one that a later import may replace.
-local function keep_as_live(history, at)
-  local place = at + ENTRY_TYPE_AT
-  local code = IMPORTED - unpack_('<B', history.entries, place)
-  history.entries = sub(history.entries, 1, place - 1) .. pack('<B', code) .. sub(history.entries, place + 1)
+local function keep_as_live(history, k)
+  set_type(history, k, IMPORTED - type_at(history, k))
 end
 
 -- Removes an imported event that a later import does not have.
 local function remove_imported(history, event)
-  local at = locate(history.entries, pack('<I6', event[UNDOES]), ENTRY_BYTES, ENTRY_HASH_AT)
-  if not at or not is_imported(history, at) then return end
-  local time, type = unpack_('<IB', history.entries, at + 4)
-  local item = withdrawals.remove(history, at, event[TYPES])
+  local k = find_event(history, pack('<I', event[UNDOES]))
+  if not k or not is_imported(history, k) then return end
+  local time, type = times_of(history)[k], type_at(history, k)
+  local item = withdrawals.remove(history, k, event[TYPES])
   recent_ids.forget(item, time, event[MILLISECOND], IMPORTED - type, event[UNDOES], history.number)
 end
 
 -- Notes a negative event in its owner's history. It counts as nothing positive: no co-visitation, no
 -- popularity, no owner of the item.
 local function apply_negative(history, event, item, code, id)
-  local field = 2 ^ 32 - event[EFFECT] * EFFECT_PLACE - item
-  local entry = pack('<IIB', field, event[TIME], entry_type(event, code)) .. id
-  histories.insert(history, entry, event[TIME])
+  insert_event(history, item, event[EFFECT], event[TIME], entry_type(event, code), id)
   if event[EFFECT] == TAKES_BACK_CART or event[EFFECT] == TAKES_BACK_PURCHASE then
     withdrawals.settle(history, item, event[TYPES])
   end
@@ -91,12 +87,12 @@ end
 local function apply_event(history, event, is_user)
   if event[UNDOES] > 0 and event[IS_IMPORTED] then return remove_imported(history, event) end
   if event[UNDOES] > 0 then
-    local is_new = withdrawals.undo(history, pack('<I6', event[UNDOES]), event[TIME], event[TYPES])
+    local is_new = withdrawals.undo(history, pack('<I', event[UNDOES]), event[TIME], event[TYPES])
     if not is_new then counts.duplicates = counts.duplicates + 1 end
     return
   end
   local name, time, weight, purchase = event[ITEM_ID], event[TIME], event[LOG2_WEIGHT], event[IS_PURCHASE]
-  local id = pack('<I6', event[HASH])
+  local id = pack('<I', event[HASH])
   local present = histories.has_event(history, id)
   if present then
     if present ~= true and not event[IS_IMPORTED] and is_imported(history, present) then
@@ -119,10 +115,10 @@ local function apply_event(history, event, is_user)
   if item ~= 0 and not histories.has_item(history, item) then
     histories.remember_owner(item, history.number)
   end
-  local at = histories.insert(history, pack('<IIB', item, time, entry_type(event, code)) .. id, time)
+  local k = insert_event(history, item, 0, time, entry_type(event, code), id)
   if item ~= 0 then
-    if histories.item_before(history, at) ~= item then
-      pair_lists.count(item, histories.window_before(history, at, item), weight, time - EPOCH, event[HASH])
+    if histories.item_before(history, k) ~= item then
+      pair_lists.count(item, histories.window_before(history, k, item), weight, time - EPOCH, event[HASH])
     end
     items.count(item, time, weight, purchase)
     if next(event[CONTEXT]) then context_counts.count(item, time, weight, event[CONTEXT]) end

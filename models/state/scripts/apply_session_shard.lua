@@ -64,30 +64,31 @@ local function link(session, shard, user, accepted_ms)
   if anonymous then outbox.join(user, anonymous, ids) end
 end
 
--- Entries that were not erased with the user while they were on their way.
-local function entries_after(entries, until_ms)
-  local kept = {}
-  for at = 1, #entries, ENTRY_BYTES do
-    local _, time = unpack_('<II', entries, at)
-    if time * 1000 > until_ms then kept[#kept + 1] = sub(entries, at, at + ENTRY_BYTES - 1) end
+-- A history without what was erased with the user while it was on its way.
+local function without_erased_events(history, until_ms)
+  local kept = without_events({accepted = history.accepted})
+  for k, time in ipairs(times_of(history)) do
+    if time * 1000 > until_ms then copy_event(history, k, kept) end
   end
-  return table.concat(kept)
+  kept.count = kept.n < history.n and kept.n or history.count
+  return kept
 end
 
 -- Takes the history of a session of another shard into that of a user of this one, with the names of its
 -- type codes.
-local function join(user, count, accepted, entries, ids, types)
+local function join(user, packed, ids, types)
   for at = 1, #types, 2 do call('HSETNX', request.prefix .. 'types', types[at], types[at + 1]) end
   local until_ms = erasures.erased_until('u:' .. user)
-  local kept = entries_after(entries, until_ms)
-  if #kept < #entries then count, ids = #kept / ENTRY_BYTES, '' end
-  if #kept == 0 and ids == '' then return end
+  local joining = unpack_history(packed)
+  local kept = without_erased_events(joining, until_ms)
+  if kept.n < joining.n then ids = '' end
+  if kept.n == 0 and ids == '' then return end
   local history = histories.numbered('u:' .. user, limits.user_ttl)
   if history.is_new then
     history.is_new = nil
     group.counts.users = group.counts.users + 1
   end
-  histories.take_in({count = count, accepted = tonumber(accepted), entries = kept}, ids, history)
+  histories.take_in(kept, ids, history)
   history.changed = true
 end
 

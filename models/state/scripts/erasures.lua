@@ -65,18 +65,17 @@ local function erase_history(owner, ttl, until_ms)
   if before.number == 0 then return end
   local page, place = histories.owner_page(before.number)
   call('HDEL', page, place, place .. 's')
-  local after, kept, seen = histories.emptied(owner, ttl), {}, {}
-  for at = 1, #before.entries, ENTRY_BYTES do
-    local _, time = unpack_('<II', before.entries, at)
-    if time * 1000 > until_ms then kept[#kept + 1] = sub(before.entries, at, at + ENTRY_BYTES - 1) end
+  local after, items = histories.emptied(owner, ttl), {}
+  for k, time in ipairs(times_of(before)) do
+    if time * 1000 > until_ms then items[#items + 1] = copy_event(before, k, after) end
   end
-  if #kept == 0 then return end
-  after.entries, after.count, after.accepted = table.concat(kept), #kept, before.accepted
+  if after.n == 0 then return end
+  after.count, after.accepted = after.n, before.accepted
   after.is_new, after.changed = nil, true
   histories.numbered(owner, ttl)
-  for at = 1, #after.entries, ENTRY_BYTES do
-    local item = unpack_('<I', after.entries, at)
-    if item ~= 0 and item <= MAX_ITEM_INDEX and not seen[item] then histories.remember_owner(item, after.number) end
+  local seen = {[0] = true}
+  for _, item in ipairs(items) do
+    if not seen[item] then histories.remember_owner(item, after.number) end
     seen[item] = true
   end
 end

@@ -19,10 +19,9 @@ local function history_of(owner, ttl)
   if history then return history end
   local raw = call('GET', prefix .. 'history:' .. owner)
   if raw then
-    local count, number, last = unpack_('<IId', raw)
-    history = {count = count, number = number, accepted = last, entries = sub(raw, HEAD_BYTES + 1)}
+    history = unpack_history(raw)
   else
-    history = {count = 0, number = 0, accepted = 0, entries = '', is_new = true}
+    history = without_events({count = 0, number = 0, accepted = 0, is_new = true})
   end
   history.ttl, history.owner = ttl, owner
   histories[owner] = history
@@ -30,7 +29,7 @@ local function history_of(owner, ttl)
 end
 
 local function has_trimmed(history)
-  return history.count * ENTRY_BYTES > #history.entries
+  return history.count > history.n
 end
 
 -- Ids of the last events that the history has trimmed, as stored. Only one that outgrew its limit has
@@ -66,58 +65,40 @@ local function is_trimmed(history, id)
   return at and (#ids - at + 1) / HASH_BYTES + n_new <= limits.trimmed_ids
 end
 
--- Whether the event of this id is among the history's last ones, in whatever order they came.
+-- Whether the event of this id is among the history's last ones, in whatever order they came: its place,
+-- or true of one that has been trimmed.
 local function has_event(history, id)
-  return locate(history.entries, id, ENTRY_BYTES, ENTRY_HASH_AT) or is_trimmed(history, id)
+  return find_event(history, id) or is_trimmed(history, id)
 end
 
 local function has_item(history, item)
-  return locate(history.entries, pack('<I', item), ENTRY_BYTES, 0) ~= nil
-end
-
--- Inserts an entry where its time belongs; returns its position.
-local function insert(history, entry, time)
-  local entries = history.entries
-  local at = #entries + 1
-  while at > 1 do
-    local _, before = unpack_('<II', entries, at - ENTRY_BYTES)
-    if before <= time then break end
-    at = at - ENTRY_BYTES
-  end
-  if at > #entries then
-    history.entries = entries .. entry
-  else
-    history.entries = sub(entries, 1, at - 1) .. entry .. sub(entries, at)
-  end
-  return at
+  return find_item(history, item, 1) ~= nil
 end
 
 local function trim(history)
-  local excess = #history.entries - limits.history * ENTRY_BYTES
+  local excess = history.n - limits.history
   if excess <= 0 then return end
-  for at = 1, excess, ENTRY_BYTES do
-    keep_trimmed_id(history, sub(history.entries, at + ENTRY_HASH_AT, at + ENTRY_BYTES - 1))
+  for k = 1, excess do
+    keep_trimmed_id(history, sub(history.hashes, (k - 1) * HASH_BYTES + 1, k * HASH_BYTES))
   end
-  history.entries = sub(history.entries, excess + 1)
+  drop_first(history, excess)
 end
 
--- Item of the last event before position `at`, of those that are not negative; 0 without one.
-local function item_before(history, at)
-  for from = at - ENTRY_BYTES, 1, -ENTRY_BYTES do
-    local item = unpack_('<I', history.entries, from)
-    if item <= MAX_ITEM_INDEX then return item end
+-- Item of the last live event before the k-th; 0 without one.
+local function item_before(history, k)
+  for before = k - 1, 1, -1 do
+    if effect_at(history, before) == 0 then return item_at(history, before) end
   end
   return 0
 end
 
--- Distinct items of the entries before position `at`, nearest first, without the item itself.
-local function window_before(history, at, item)
-  local entries, window, seen = history.entries, {}, {[item] = true}
-  -- A window of distinct items may take this many entries; beyond them it stays short.
-  local first = max(1, at - 3 * limits.window * ENTRY_BYTES)
-  for from = at - ENTRY_BYTES, first, -ENTRY_BYTES do
-    local other = unpack_('<I', entries, from)
-    if other ~= 0 and other <= MAX_ITEM_INDEX and not seen[other] then
+-- Distinct items of the live events before the k-th, nearest first, without the item itself.
+local function window_before(history, k, item)
+  local window, seen = {}, {[item] = true}
+  -- A window of distinct items may take this many events; beyond them it stays short.
+  for before = k - 1, max(1, k - 3 * limits.window), -1 do
+    local other = item_at(history, before)
+    if other ~= 0 and not seen[other] and effect_at(history, before) == 0 then
       seen[other] = true
       window[#window + 1] = other
       if #window == limits.window then break end
@@ -154,10 +135,10 @@ end
 
 -- An owner's history after its events have left it; it is stored again only if it is `changed`.
 local function emptied_history(owner, ttl)
-  local history = {
+  local history = without_events({
     is_deleted = true, is_new = true, owner = owner, ttl = ttl,
-    count = 0, number = 0, accepted = 0, entries = '', trimmed = '',
-  }
+    count = 0, number = 0, accepted = 0, trimmed = '',
+  })
   histories[owner] = history
   return history
 end
@@ -242,15 +223,12 @@ end
 -- `ids` are those that the session has trimmed.
 local function take_in(anonymous, ids, history)
   for at = 1, #ids, HASH_BYTES do keep_trimmed_id(history, sub(ids, at, at + HASH_BYTES - 1)) end
-  history.count = history.count + anonymous.count - #anonymous.entries / ENTRY_BYTES
-  for at = 1, #anonymous.entries, ENTRY_BYTES do
-    local entry = sub(anonymous.entries, at, at + ENTRY_BYTES - 1)
-    if not has_event(history, sub(entry, ENTRY_HASH_AT + 1)) then
-      local item, time = unpack_('<II', entry)
-      if item ~= 0 and item <= MAX_ITEM_INDEX and not has_item(history, item) then
-        recent_owners.remember(item, history.number)
-      end
-      insert(history, entry, time)
+  history.count = history.count + anonymous.count - anonymous.n
+  for k = 1, anonymous.n do
+    if not has_event(history, sub(anonymous.hashes, (k - 1) * HASH_BYTES + 1, k * HASH_BYTES)) then
+      local item = effect_at(anonymous, k) == 0 and item_at(anonymous, k) or 0
+      if item ~= 0 and not has_item(history, item) then recent_owners.remember(item, history.number) end
+      copy_event(anonymous, k, history)
       history.count = history.count + 1
     end
   end
@@ -293,8 +271,7 @@ local function write()
     local key, trimmed = prefix .. 'history:' .. owner, prefix .. 'forgotten:' .. owner
     if history.is_deleted then call('DEL', key, trimmed) end
     if history.changed then
-      local head = pack('<IId', history.count, history.number, history.accepted)
-      call('SET', key, head .. history.entries, 'EX', history.ttl)
+      call('SET', key, pack_history(history), 'EX', history.ttl)
       if history.newly_trimmed then
         call('SET', trimmed, all_trimmed_ids(history), 'EX', history.ttl)
       elseif has_trimmed(history) then
@@ -307,7 +284,7 @@ end
 
 return {
   of = history_of, numbered = numbered_history, emptied = emptied_history, resolve = resolve,
-  has_event = has_event, is_trimmed = is_trimmed, has_item = has_item, insert = insert, trim = trim,
+  has_event = has_event, is_trimmed = is_trimmed, has_item = has_item, trim = trim,
   window_before = window_before, item_before = item_before, remember_owner = recent_owners.remember,
   forget_owner = recent_owners.forget, owner_page = owner_page,
   linked_user = linked_user, linked_sessions = linked_sessions, link = link, unlink = unlink,

@@ -23,8 +23,12 @@ Constant = float | Sequence[float]
 
 
 _EFFECTS = (
-    "EFFECT_PLACE", "TAKES_BACK_CART", "TAKES_BACK_PURCHASE", "UNDONE", "TAKEN_BACK",
+    "TAKES_BACK_CART", "TAKES_BACK_PURCHASE", "UNDONE", "TAKEN_BACK",
     "LEAST_FACTOR", "MOST_FACTOR",
+)  # fmt: skip
+_HISTORY_CODES = (
+    "HAS_WIDE_ITEMS", "HAS_TYPES", "HAS_EFFECTS", "TWO_BYTES", "THREE_BYTES", "FIVE_BYTES",
+    "FIRST_OF_TWO", "FIRST_OF_THREE", "FIRST_OF_FIVE",
 )  # fmt: skip
 _OUTCOME_LIMITS = (
     "SHOWN_LISTS", "NAMED_EVENTS", "AWAITED_LISTS", "AWAITED_EVENTS", "MAX_POSITIONS",
@@ -112,12 +116,9 @@ def layout_constants() -> dict[str, Constant]:
         "STAT_LAST_AT": _offset(layout.STAT, "last"),
         "STATS_PER_PAGE": layout.STATS_PER_PAGE,
         "POPULARITY_RATES": layout.POPULARITY_RATES.tolist(),
-        "HEAD_BYTES": layout.HEAD.itemsize,
-        "ENTRY_BYTES": layout.ENTRY.itemsize,
-        "ENTRY_TYPE_AT": _offset(layout.ENTRY, "type"),
-        "ENTRY_HASH_AT": _offset(layout.ENTRY, "hash"),
-        "HASH_BYTES": layout.ENTRY["hash"].itemsize,
-        "MAX_ITEM_INDEX": layout.MAX_ITEM_INDEX,
+        "HISTORY_HEAD_BYTES": layout.HISTORY_HEAD.size,
+        **{name: getattr(layout, name) for name in _HISTORY_CODES},
+        "HASH_BYTES": layout.EVENT_HASH.itemsize,
         **{name: getattr(layout, name) for name in _EFFECTS},
         "OWNERS_PER_PAGE": layout.OWNERS_PER_PAGE,
         "SESSION_HEAD_BYTES": layout.SESSION_HEAD.size,

@@ -77,7 +77,7 @@ local function history_of(owner)
   local kind = sub(owner, 1, 2)
   if kind == 'u:' then return histories.of(owner, limits.user_ttl) end
   if kind == 's:' then return histories.of(owner, limits.session_ttl) end
-  return {entries = '', count = 0}
+  return without_events({count = 0})
 end
 
 local function is_before(one, other)
@@ -182,29 +182,22 @@ local function recount(record, history, item)
     end
   end
   if #shown == 0 then return end
-  local entries, wanted, from = history.entries, pack('<I', item), 1
-  while true do
-    local at = find(entries, wanted, from, true)
-    if not at then break end
-    local over = (at - 1) % ENTRY_BYTES
-    if over == 0 then
-      local _, time, code = unpack_('<IIB', entries, at)
-      local named = record.by_hash[unpack_('<I6', entries, at + ENTRY_HASH_AT)]
-      local place = place_for(shown, time, named and named[2] or '')
-      if place then
-        local one = shown[place]
-        add_taken(one.taken, one.list, time, is_purchase_code(code), named and named[3] or 0)
-      end
+  local k = find_item(history, item, 1)
+  while k do
+    local time, named = times_of(history)[k], record.by_hash[hash_at(history, k)]
+    local place = place_for(shown, time, named and named[2] or '')
+    if place then
+      local one = shown[place]
+      add_taken(one.taken, one.list, time, is_purchase_code(type_at(history, k)), named and named[3] or 0)
     end
-    from = at - over + ENTRY_BYTES
+    k = find_item(history, item, k + 1)
   end
   for _, event in ipairs(record.foreign) do
     local is_meant = event[2] == item and not record.by_hash[event[6]]
     local place = is_meant and place_for(shown, event[3], event[1])
     if place then add_taken(shown[place].taken, shown[place].list, event[3], event[4], event[5]) end
   end
-  local is_cut = history.count * ENTRY_BYTES > #entries
-  local oldest = is_cut and #entries > 0 and select(2, unpack_('<II', entries, 1)) or 0
+  local oldest = history.count > history.n and times_of(history)[1] or 0
   for _, one in ipairs(shown) do
     if floor(one.list[SERVED_MS] / 1000) < oldest then
       -- Events that the history no longer has may have counted.
@@ -218,10 +211,11 @@ end
 -- Finds anew what all events of an owner are outcomes of, from a time in seconds on.
 local function recount_all(record, history, since)
   local seen = {}
-  for at = #history.entries - ENTRY_BYTES + 1, 1, -ENTRY_BYTES do
-    local item, time = unpack_('<II', history.entries, at)
-    if time < since then break end
-    if item ~= 0 and item <= MAX_ITEM_INDEX then seen[item] = true end
+  local times = times_of(history)
+  for k = history.n, 1, -1 do
+    if times[k] < since then break end
+    local item = item_at(history, k)
+    if item ~= 0 and effect_at(history, k) == 0 then seen[item] = true end
   end
   for _, one in ipairs(record.named) do seen[one[4]] = true end
   for _, one in ipairs(record.foreign) do seen[one[2]] = true end

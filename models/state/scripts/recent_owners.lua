@@ -43,14 +43,15 @@ local function write_forgotten()
   end
 end
 
--- The newest number stands last; a list is cut to its limit when it is twice as long.
+-- The newest number stands last. A list is set whole: one that is appended to takes up to twice its
+-- length, as Redis leaves room for more.
 local function write()
   write_forgotten()
   local limit_bytes = 4 * limits.recent_owners
   for item, added in pairs(recent_owners) do
     local key = prefix .. 'takers:' .. item
-    if #added > 0 and call('APPEND', key, table.concat(added)) > 2 * limit_bytes then
-      call('SET', key, call('GETRANGE', key, -limit_bytes, -1))
+    if #added > 0 then
+      call('SET', key, sub((call('GET', key) or '') .. table.concat(added), -limit_bytes))
     end
   end
 end

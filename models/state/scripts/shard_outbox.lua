@@ -217,8 +217,7 @@ outbox = {
   end,
   join = function(user, anonymous, ids)
     return put_elsewhere(put, user,
-      {JOIN_DELTA, user, anonymous.count, string.format('%.17g', anonymous.accepted), anonymous.entries, ids,
-        call('HGETALL', request.prefix .. 'types')})
+      {JOIN_DELTA, user, pack_history(anonymous), ids, call('HGETALL', request.prefix .. 'types')})
   end,
   forward = function(user, message)
     local indexes, codes = names_of(message[EVENTS])

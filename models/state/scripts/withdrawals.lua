@@ -37,25 +37,14 @@ local function log2_weight(history, code, hash, types)
   return weight
 end
 
-local function field_of(effect, item)
-  return effect == 0 and item or 2 ^ 32 - effect * EFFECT_PLACE - item
-end
-
--- Effect, 0 for a live entry, and item of an entry's first field.
-local function parts_of(field)
-  if field <= MAX_ITEM_INDEX then return 0, field end
-  local taken = 2 ^ 32 - field
-  return floor(taken / EFFECT_PLACE), taken % EFFECT_PLACE
-end
-
--- What the live entries from position `at` on, as far as its window reaches, count in pair lists:
--- distances by other item, under their positions.
-local function windows_from(history, at)
-  local found, entries = {}, history.entries
-  for from = at, min(#entries, at + 3 * limits.window * ENTRY_BYTES), ENTRY_BYTES do
-    local item = unpack_('<I', entries, from)
+-- What the live events from the k-th on, as far as its window reaches, count in pair lists:
+-- distances by other item, by the events' places.
+local function windows_from(history, k)
+  local found = {}
+  for from = k, min(history.n, k + 3 * limits.window) do
+    local item = item_at(history, from)
     local distances = {}
-    if item ~= 0 and item <= MAX_ITEM_INDEX and histories.item_before(history, from) ~= item then
+    if item ~= 0 and effect_at(history, from) == 0 and histories.item_before(history, from) ~= item then
       for distance, other in ipairs(histories.window_before(history, from, item)) do
         distances[other] = distance
       end
@@ -74,13 +63,13 @@ local function others_of(one, other)
   return found
 end
 
-local function recount_pairs(history, at, before, after, item, types)
-  for from = at, #history.entries, ENTRY_BYTES do
+local function recount_pairs(history, k, before, after, item, types)
+  local times = times_of(history)
+  for from = k, history.n do
     local old, new = before[from], after[from]
     if not old then break end
-    local field, time, code = unpack_('<IIB', history.entries, from)
-    local hash = unpack_('<I6', history.entries, from + ENTRY_HASH_AT)
-    local own = from == at and item or field
+    local time, code, hash = times[from], type_at(history, from), hash_at(history, from)
+    local own = from == k and item or item_at(history, from)
     for _, other in ipairs(others_of(old, new)) do
       if old[other] ~= new[other] then
         local weight = log2_weight(history, code, hash, types)
@@ -91,23 +80,20 @@ local function recount_pairs(history, at, before, after, item, types)
   end
 end
 
--- Gives the entry at a position another effect: withdraws a live one, or restores it with effect 0.
-local function set_effect(history, at, effect, item, types)
-  local field, time, code = unpack_('<IIB', history.entries, at)
-  local hash = unpack_('<I6', history.entries, at + ENTRY_HASH_AT)
-  local was_live, is_live = field <= MAX_ITEM_INDEX, effect == 0
-  local before = was_live ~= is_live and windows_from(history, at)
+-- Gives the k-th event another effect: withdraws a live one, or restores it with effect 0.
+local function set_effect(history, k, effect, item, types)
+  local time, code, hash = times_of(history)[k], type_at(history, k), hash_at(history, k)
+  local was_live, is_live = effect_at(history, k) == 0, effect == 0
+  local before = was_live ~= is_live and windows_from(history, k)
   if is_live and not histories.has_item(history, item) then histories.remember_owner(item, history.number) end
-  local kept = effect == UNDONE and 0 or item
-  history.entries = sub(history.entries, 1, at - 1) .. pack('<I', field_of(effect, kept))
-    .. sub(history.entries, at + 4)
+  set_event(history, k, effect, effect == UNDONE and 0 or item)
   if was_live == is_live then return end
   local is_purchase = types.purchases[name_of(code)] and 1 or 0
   local sign = is_live and 1 or -1
   counts.undone = counts.undone - sign
   counts.undone_purchases = counts.undone_purchases - sign * is_purchase
   if item == 0 then return end
-  recount_pairs(history, at, before, windows_from(history, at), item, types)
+  recount_pairs(history, k, before, windows_from(history, k), item, types)
   local weight = log2_weight(history, code, hash, types)
   if is_live then
     items.count(item, time, weight, is_purchase == 1)
@@ -122,9 +108,8 @@ end
 local function settle(history, item, types)
   local open = {[TAKES_BACK_CART] = {}, [TAKES_BACK_PURCHASE] = {}}
   local taken, all = {}, {}
-  for at = 1, #history.entries, ENTRY_BYTES do
-    local field, _, code = unpack_('<IIB', history.entries, at)
-    local effect, own = parts_of(field)
+  for k = 1, history.n do
+    local effect, own, code = effect_at(history, k), item_at(history, k), type_at(history, k)
     if own == item and open[effect] then
       local last = table.remove(open[effect])
       if last then taken[last] = true end
@@ -132,8 +117,8 @@ local function settle(history, item, types)
       local name = name_of(code)
       local kind = types.purchases[name] and TAKES_BACK_PURCHASE or types.carts[name] and TAKES_BACK_CART
       if kind then
-        table.insert(open[kind], at)
-        all[#all + 1] = {at, effect}
+        table.insert(open[kind], k)
+        all[#all + 1] = {k, effect}
       end
     end
   end
@@ -151,37 +136,36 @@ end
 -- Undoes the event of this id, if the history has it; or keeps the id, so that the event will not count
 -- when it comes. Returns whether anything has changed.
 local function undo(history, id, time, types)
-  local at = locate(history.entries, id, ENTRY_BYTES, ENTRY_HASH_AT)
-  if not at then
+  local k = find_event(history, id)
+  if not k then
     if histories.is_trimmed(history, id) then return false end
-    histories.insert(history, pack('<IIB', field_of(UNDONE, 0), time, 0) .. id, time)
+    insert_event(history, 0, UNDONE, time, 0, id)
     history.count = history.count + 1
     histories.trim(history)
     return true
   end
-  local effect, item = parts_of((unpack_('<I', history.entries, at)))
+  local effect, item = effect_at(history, k), item_at(history, k)
   if effect == UNDONE then return false end
-  set_effect(history, at, UNDONE, item, types)
+  set_effect(history, k, UNDONE, item, types)
   if effect ~= 0 and effect ~= TAKEN_BACK then
     counts.undone = counts.undone + 1
   end
   if item ~= 0 then
     settle(history, item, types)
-    if outcomes.is_on then outcomes.untake(history, item, unpack_('<I6', id)) end
+    if outcomes.is_on then outcomes.untake(history, item, (unpack_('<I', id))) end
   end
   return true
 end
 
 -- Removes an entry, whatever it counts for; returns its item, 0 for none and for one that was forgotten
 -- when it was undone. Unlike an undone one, the event counts when it comes again.
-local function remove(history, at, types)
-  local effect, item = parts_of((unpack_('<I', history.entries, at)))
-  local hash = unpack_('<I6', history.entries, at + ENTRY_HASH_AT)
+local function remove(history, k, types)
+  local effect, item, hash = effect_at(history, k), item_at(history, k), hash_at(history, k)
   if effect ~= UNDONE then
-    set_effect(history, at, UNDONE, item, types)
+    set_effect(history, k, UNDONE, item, types)
     if effect ~= 0 and effect ~= TAKEN_BACK then counts.undone = counts.undone + 1 end
   end
-  history.entries = sub(history.entries, 1, at - 1) .. sub(history.entries, at + ENTRY_BYTES)
+  remove_event(history, k)
   history.count = history.count - 1
   if item ~= 0 then
     settle(history, item, types)

@@ -56,7 +56,7 @@ DELTAS = {
     "UNLINK": 21,  # session, its link shard, user: the user has too many sessions
     "UNLINKED": 22,  # session, its link shard, user: the session is another user's now
     "ERASE": 23,  # session, its link shard, user, milliseconds: erased with the user
-    "JOIN": 24,  # user, count, accepted_at, entries, trimmed ids, types: a session's history
+    "JOIN": 24,  # user, history as it is stored, trimmed ids, types: a session's history
     "FORWARD": 25,  # user, message, indexes, codes: of a session that is linked to the user
 }
 """Kinds of deltas, and what follows the kind in each."""

@@ -48,7 +48,7 @@ _RECORDS = (StoredMessage, StoredEvent)
 
 SESSION_STEP = make_script(
     "apply_session_shard",
-    shared=("prelude", "frozen", "shard_outbox", "delta_parts"),
+    shared=("prelude", "frozen", "history_columns", "shard_outbox", "delta_parts"),
     functions=(
         "histories",
         *OUTCOME_FUNCTIONS,

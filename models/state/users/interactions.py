@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.state import layout
 from models.state.groups.group_registry import scan_keys
-from models.state.histories import HEAD, History, item_indexes, unpack_history
+from models.state.histories import History, event_hashes, item_indexes, unpack_history
 from models.state.store import Store
 
 
@@ -108,7 +108,7 @@ async def sample(
 
 async def imported_events(
     store: Store,
-) -> AsyncIterator[tuple[str, list[str], NDArray[np.uint64], NDArray[np.uint32]]]:
+) -> AsyncIterator[tuple[str, list[str], NDArray[np.uint32], NDArray[np.uint32]]]:
     """User, and types, hashes of ids and times of the user's events that were imported in bulk.
 
     Of every user who has some; O(keys of all groups). Times are Unix seconds.
@@ -117,16 +117,12 @@ async def imported_events(
         stored = await place.redis.hgetall(place.key("types"))
         names, skip = layout.type_names(stored), len(place.key("history:u:"))
         for key, raw in zip(keys, await store.redis.mget(keys), strict=True):
-            entries = np.frombuffer(raw or bytes(HEAD.size), layout.ENTRY, offset=HEAD.size)
-            own = entries[entries["type"] > layout.plain_types(stored)]
-            if len(own):
-                # Six bytes each, as a number of eight.
-                hashes = np.zeros((len(own), 8), np.uint8)
-                packed = np.ascontiguousarray(own["hash"])
-                hashes[:, :6] = packed.view(np.uint8).reshape(len(own), 6)
-                types = [names.get(code, "") for code in own["type"].tolist()]
-                times = own["time"].astype(np.uint32)
-                yield key[skip:].decode(), types, hashes.view("<u8")[:, 0], times
+            history = unpack_history(raw)
+            is_own = history.types > layout.plain_types(stored)
+            if is_own.any():
+                types = [names.get(code, "") for code in history.types[is_own].tolist()]
+                hashes, times = event_hashes(raw)[is_own], history.times[is_own]
+                yield key[skip:].decode(), types, hashes, times.astype(np.uint32)
 
 
 async def _read(

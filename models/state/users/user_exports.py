@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.metadata_records import Properties, Value
 from models.state import layout
-from models.state.histories import item_indexes, unpack_history
+from models.state.histories import event_hashes, item_indexes, unpack_history
 from models.state.outcomes.followed_lists import followed_lists
 from models.state.store import Store
 from models.state.users.user_data import linked_sessions
@@ -251,7 +251,6 @@ async def _histories(store: Store, owners: Sequence[str]) -> list[ExportedHistor
     for (owner, raw), ids in zip(held.items(), trimmed, strict=True):
         history, recent = unpack_history(raw), recent_of[store.history_store(owner)]
         (number,) = history.numbers
-        entries = np.frombuffer(raw, layout.ENTRY, offset=layout.HEAD.itemsize)
         items = item_indexes(history)
         distinct = np.unique(items[items > 0]).tolist()
         names = dict(zip(distinct, await store.item_ids(distinct), strict=True))
@@ -268,11 +267,11 @@ async def _histories(store: Store, owners: Sequence[str]) -> list[ExportedHistor
                         items.tolist(),
                         history.types.tolist(),
                         history.times.tolist(),
-                        _digests(entries["hash"]),
+                        _digests(event_hashes(raw)),
                         strict=True,
                     )
                 ],
-                _digests(np.frombuffer(ids or b"", layout.ENTRY["hash"])),
+                _digests(np.frombuffer(ids or b"", layout.EVENT_HASH)),
                 _digests(recent["hash"][recent["owner"] == number]),
                 [
                     names[item] or ""
@@ -289,7 +288,7 @@ def _named(owner: str) -> tuple[Literal["user", "session"], str]:
     return ("user" if owner.startswith("u:") else "session"), owner[2:]
 
 
-def _digests(hashes: NDArray[np.void]) -> list[str]:
+def _digests(hashes: NDArray[np.uint32]) -> list[str]:
     raw, size = hashes.tobytes(), hashes.itemsize
     return [raw[at : at + size].hex() for at in range(0, len(raw), size)]
 

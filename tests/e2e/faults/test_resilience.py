@@ -206,7 +206,7 @@ def learned(stack: Stack) -> dict[bytes, bytes]:
             for key in await store.redis.keys(store.key(name)):
                 # A history begins with the time when its newest event was accepted.
                 kept[key] = (
-                    (await store.redis.get(key))[layout.HEAD.itemsize :]
+                    (await store.redis.get(key))[layout.HISTORY_HEAD.size :]
                     if name == "history:*"
                     else await store.redis.dump(key)
                 )

@@ -53,6 +53,7 @@ from models.retrieval.user_neighbours import (
 )
 from models.state import layout
 from models.state.histories import History, merge_histories, unpack_history
+from tests.models.state.packed_histories import PackedEvent, pack_history
 from tests.models.state.pair_records import PairCodes, pack_pairs, unpack_pairs
 from tests.models.state.reference import NOW
 
@@ -397,10 +398,8 @@ def test_nearest_users_are_bounded_and_the_newest_of_ties() -> None:
 
 def test_items_of_neighbours_have_a_signal() -> None:
     """Items of the nearest users are candidates; each event of a long history counts less."""
-    rows = np.zeros(4, layout.ENTRY)
-    rows["item"] = [5, 5, 6, 0]
-    long = bytes(layout.HEAD.itemsize) + rows.tobytes()
-    short = bytes(layout.HEAD.itemsize) + rows[2:3].tobytes()
+    long = pack_history([PackedEvent(item, NOW) for item in (5, 5, 6, 0)])
+    short = pack_history([PackedEvent(6, NOW)])
 
     held = neighbour_items([long, None, short], np.array([1.0, 9.0, 0.5]))
     profile = profile_of(history(1), CLICKS)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from models.state import layout
 from models.state.catalogue import metadata
 from models.state.messages import Part, StoredEvent, StoredMessage
 from models.state.store import Store
@@ -128,13 +129,13 @@ async def test_deduplication_is_bounded(make_store: Callable[..., Store]) -> Non
     chance = random.Random(1)
     for _ in range(3):
         events = [
-            click("a", chance.getrandbits(40), NOW - chance.randrange(900)) for _ in range(900)
+            click("a", chance.getrandbits(32), NOW - chance.randrange(900)) for _ in range(900)
         ]
         await send(store, *(("", "s", event) for event in events), batch=100)
         # The watermark is that of the first messages: they are others' now.
         await store.redis.delete(store.key("watermarks"))
     forgotten = store.key("forgotten:s:s")
 
-    assert await store.redis.strlen(store.key("recent")) == 1000 * 14
-    assert await store.redis.strlen(forgotten) == 2 * LIMIT * 6
+    assert await store.redis.strlen(store.key("recent")) == 1000 * layout.RECENT_EVENT.itemsize
+    assert await store.redis.strlen(forgotten) == 2 * LIMIT * layout.EVENT_HASH.itemsize
     assert 0 < await store.redis.ttl(forgotten) <= 1000

@@ -53,7 +53,7 @@ EVENTS = st.builds(
     type=st.sampled_from(["click", "Click", "purchase"]),
     log2_weight=st.sampled_from([0.0, 1.0, math.log2(3)]),
     is_purchase=st.booleans(),
-    hash=st.integers(1, 60) | st.integers(1, 60).map(lambda n: n + 2**48 - 2**32),
+    hash=st.integers(1, 60) | st.integers(1, 60).map(lambda n: n + 2**32 - 2**16),
     context=st.dictionaries(
         st.sampled_from(["device", "hour", "colour"]),
         st.lists(st.sampled_from(["phone", "5", "ü=|"]), max_size=2, unique=True),
@@ -234,7 +234,7 @@ async def test_many_small_counts_add_up(store: Store) -> None:
         if n // friends % 3 == 0:
             pair.reverse()
         time = NOW - 1800 * (rounds - n // friends)
-        events = [click(item, chance.getrandbits(40), time) for item in pair]
+        events = [click(item, chance.getrandbits(32), time) for item in pair]
         messages.append(message(n, *events, session=f"s{n}"))
     reference = Reference(store.settings.history_events)
     reference.apply([Part("p/0", -1, messages)])
