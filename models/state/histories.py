@@ -81,7 +81,7 @@ def _events(
         at += n
     if flags & layout.HAS_EFFECTS:
         at += n
-    since = 0
+    since = np.int64(0)
     for k in range(n):
         if k:
             first = np.int64(raw[at])

@@ -30,7 +30,7 @@ import msgspec
 
 from models.action_groups import actions_group
 from models.errors import InvalidEvent, InvalidInput, InvalidRecord
-from models.events import IMPORT_PREFIX, PutEvents, parse, tracking_id_of
+from models.events import IMPORT_PREFIX, Event, PutEvents, parse, tracking_id_of
 from models.metadata_records import Properties, RecordKind
 from models.personalize.dataset_rows import action_values, event_of, pack_by_user, record_of
 from models.personalize.dataset_schemas import (
@@ -243,7 +243,7 @@ async def _replace(context: JobContext, source: ImportSource, target: Store) -> 
         return await context.run_in_thread(replace_records, context, kind, group)
     if not context.checkpointed["has_imported"]:
         return {}
-    return await replace_events(context, target, _good_events(context, source))
+    return await replace_events(context, target, _good_messages(context, source))
 
 
 def _first_reading(context: JobContext, source: ImportSource) -> dict[str, Any]:
@@ -337,7 +337,12 @@ def _record_sender(context: JobContext, source: ImportSource) -> tuple[SendChunk
     return send, context.checkpointed["ends"]
 
 
-def _good_events(context: JobContext, source: ImportSource) -> Iterator[PutEvents]:
+def _good_events(context: JobContext, source: ImportSource) -> Iterator[Event]:
+    """The events of the good rows, in order; reads the files again, blocking."""
+    return (message.event_list[0] for message in _good_messages(context, source))
+
+
+def _good_messages(context: JobContext, source: ImportSource) -> Iterator[PutEvents]:
     """The messages of the good rows, in order; reads the files again, blocking."""
     read = source.open(context.objects, context.settings, now_s=context.clock()).read()
     for _, parsed in _parsed(context, source, read):
