@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import f8, i8, u4
-from numba.types import Tuple
+from numba import f8, i8, u1, u4, void
+from numba.types import Array, Tuple
 from numpy.typing import NDArray
 
 from models.arrays import NO_ITEMS, Floats, Indexes, empty_table, insert, slot_of, table_of
 from models.machine_code import compiled
 from models.state import layout
-from models.state.histories import RAW, write_items
+from models.state.histories import HASH_BYTES, HEAD_BYTES
 
 MAX_NEIGHBOURS = 50
 """Neighbours at most: the histories that share most of the recent items."""
@@ -25,7 +25,10 @@ LENGTH_POWER = -0.5
 """Events of a history of n count n to this power: long histories share items by chance."""
 
 
-HISTORY_SIZE_AT = layout.HISTORY_HEAD.size - 4
+RAW = Array(u1, 1, "C", readonly=True)
+"""Numba type of stored bytes."""
+
+HISTORY_SIZE_AT = HEAD_BYTES - 4
 """Where the number of events stands in the head of a stored history; its flags are behind it."""
 
 
@@ -81,6 +84,21 @@ def nearest_users(recent_owners: Sequence[bytes], own: Sequence[int]) -> tuple[I
     return _nearest(numbers, lengths, np.array(own, np.int64))
 
 
+@compiled(void(RAW, i8, i8, i8, i8[::1]))
+def _write_items(raw: NDArray[np.uint8], start: int, n: int, flags: int, items: Indexes) -> None:
+    """Write the items of a stored history that starts in `raw`, as `unpack_history` gives them."""
+    width = 3 if flags & layout.HAS_WIDE_ITEMS else 2
+    at = start + HEAD_BYTES + n * HASH_BYTES
+    effects_at = at + n * width + (n if flags & layout.HAS_TYPES else 0)
+    for k in range(n):
+        items[k] = raw[at] | raw[at + 1] << 8
+        if width == 3:
+            items[k] |= raw[at + 2] << 16
+        if flags & layout.HAS_EFFECTS and raw[effects_at + k]:
+            items[k] = -(items[k] + raw[effects_at + k] * layout.EFFECT_PLACE)
+        at += width
+
+
 @compiled(Tuple((i8[::1], f8[::1]))(RAW, i8[::1], f8[::1]))
 def _neighbour_items(
     joined: NDArray[np.uint8], sizes: Indexes, weights: Floats
@@ -97,7 +115,7 @@ def _neighbour_items(
     for place in range(len(sizes)):
         n = n_events[place]
         if n:
-            write_items(joined, start, n, flags[place], items[used : used + n])
+            _write_items(joined, start, n, flags[place], items[used : used + n])
             by_event[used : used + n] = weights[place] * n**LENGTH_POWER
         start, used = start + sizes[place], used + n
     return items, by_event

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
-from numba import i8, u1
-from numba.types import Array, Tuple
 from numpy.typing import NDArray
 
-from models.arrays import Indexes
-from models.machine_code import compiled
 from models.state import layout
 
 
@@ -40,69 +36,35 @@ class History(msgspec.Struct, frozen=True, gc=False):
 HEAD_BYTES = layout.HISTORY_HEAD.size
 HASH_BYTES = layout.EVENT_HASH.itemsize
 
-RAW = Array(u1, 1, "C", readonly=True)
-"""Numba type of stored bytes."""
-
 NO_EVENTS = np.empty(0, np.int64)
 NO_HISTORY = History(0, 0.0, NO_EVENTS, NO_EVENTS, np.empty(0, np.uint8))
 
 
-@compiled(i8(RAW, i8, i8, i8, i8[::1]))
-def write_items(raw: NDArray[np.uint8], start: int, n: int, flags: int, items: Indexes) -> int:
-    """Write the items of a history that starts in `raw`; returns the position of its types.
-
-    Its effects stand behind its types, if it has any: items of negative events are below 0.
-    """
-    width = 3 if flags & layout.HAS_WIDE_ITEMS else 2
-    at = start + HEAD_BYTES + n * HASH_BYTES
-    types_at = at + n * width
-    for k in range(n):
-        items[k] = raw[at] | raw[at + 1] << 8
-        if width == 3:
-            items[k] |= raw[at + 2] << 16
-        at += width
-    if flags & layout.HAS_EFFECTS:
-        effects_at = types_at + (n if flags & layout.HAS_TYPES else 0)
-        for k in range(n):
-            if raw[effects_at + k]:
-                items[k] = -(items[k] + raw[effects_at + k] * layout.EFFECT_PLACE)
-    return types_at
+def _items(raw: bytes, n: int, flags: int) -> tuple[NDArray[np.int64], int]:
+    """Items of a stored history, and the position of what stands behind them."""
+    at = HEAD_BYTES + n * HASH_BYTES
+    if not flags & layout.HAS_WIDE_ITEMS:
+        return np.frombuffer(raw, "<u2", n, at).astype(np.int64), at + 2 * n
+    places = np.frombuffer(raw, np.uint8, 3 * n, at).reshape(n, 3).astype(np.int64)
+    return places @ np.array([1, 2**8, 2**16]), at + 3 * n
 
 
-@compiled(Tuple((i8[::1], i8[::1], u1[::1]))(RAW, i8, i8, i8, i8))
-def _events(
-    raw: NDArray[np.uint8], n: int, flags: int, type_code: int, last: int
-) -> tuple[Indexes, Indexes, NDArray[np.uint8]]:
-    items, times = np.empty(n, np.int64), np.empty(n, np.int64)
-    types = np.full(n, type_code, np.uint8)
-    at = write_items(raw, 0, n, flags, items)
-    if flags & layout.HAS_TYPES:
-        types[:] = raw[at : at + n]
-        at += n
-    if flags & layout.HAS_EFFECTS:
-        at += n
-    since = np.int64(0)
-    for k in range(n):
-        if k:
-            first = np.int64(raw[at])
-            if first < layout.TWO_BYTES:
-                since += first
-                at += 1
-            elif first < layout.THREE_BYTES:
-                since += layout.FIRST_OF_TWO + (first - layout.TWO_BYTES << 8) + raw[at + 1]
-                at += 2
-            elif first < layout.FIVE_BYTES:
-                since += layout.FIRST_OF_THREE + (first - layout.THREE_BYTES << 16)
-                since += (raw[at + 1] << 8) + raw[at + 2]
-                at += 3
-            else:
-                for place in range(1, 5):
-                    first = first << 8 | raw[at + place]
-                since += first & 0xFFFFFFFF
-                at += 5
-        times[k] = since
-    times += last - since
-    return items, times, types
+def _times(gaps: bytes, n: int, last: int) -> NDArray[np.int64]:
+    """Times of n events, from the codes of the gaps between them."""
+    since, times = 0, [0] * min(n, 1)
+    left = iter(gaps)
+    for first in left:
+        if first < layout.TWO_BYTES:
+            since += first
+        elif first < layout.THREE_BYTES:
+            since += layout.FIRST_OF_TWO + (first - layout.TWO_BYTES << 8) + next(left)
+        elif first < layout.FIVE_BYTES:
+            high = (first - layout.THREE_BYTES << 8) + next(left)
+            since += layout.FIRST_OF_THREE + (high << 8) + next(left)
+        else:
+            since += int.from_bytes(bytes(next(left) for _ in range(4)), "big")
+        times.append(since)
+    return np.array(times, np.int64) + (last - since)
 
 
 def unpack_history(raw: bytes | None) -> History:
@@ -110,7 +72,17 @@ def unpack_history(raw: bytes | None) -> History:
     if not raw:
         return NO_HISTORY
     count, owner, accepted_at, last, n, flags, type_code = layout.HISTORY_HEAD.unpack_from(raw)
-    items, times, types = _events(np.frombuffer(raw, np.uint8), n, flags, type_code, last)
+    items, at = _items(raw, n, flags)
+    if flags & layout.HAS_TYPES:
+        types = np.frombuffer(raw, np.uint8, n, at)
+        at += n
+    else:
+        types = np.full(n, type_code, np.uint8)
+    if flags & layout.HAS_EFFECTS:
+        negative = np.frombuffer(raw, np.uint8, n, at).astype(np.int64)
+        items = np.where(negative > 0, -(items + negative * layout.EFFECT_PLACE), items)
+        at += n
+    times = _times(raw[at:], n, last)
     return History(count, accepted_at, items, times, types, (owner,))
 
 
