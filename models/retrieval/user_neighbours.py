@@ -91,11 +91,11 @@ def _write_items(raw: NDArray[np.uint8], start: int, n: int, flags: int, items: 
     at = start + HEAD_BYTES + n * HASH_BYTES
     effects_at = at + n * width + (n if flags & layout.HAS_TYPES else 0)
     for k in range(n):
-        items[k] = raw[at] | raw[at + 1] << 8
+        items[k] = raw[at] + 2**8 * np.int64(raw[at + 1])
         if width == 3:
-            items[k] |= raw[at + 2] << 16
+            items[k] += 2**16 * np.int64(raw[at + 2])
         if flags & layout.HAS_EFFECTS and raw[effects_at + k]:
-            items[k] = -(items[k] + raw[effects_at + k] * layout.EFFECT_PLACE)
+            items[k] = -(items[k] + np.int64(raw[effects_at + k]) * layout.EFFECT_PLACE)
         at += width
 
 
@@ -107,7 +107,7 @@ def _neighbour_items(
     for place in range(len(sizes)):
         if sizes[place]:
             n_at = start + HISTORY_SIZE_AT
-            n_events[place] = joined[n_at] | joined[n_at + 1] << 8
+            n_events[place] = joined[n_at] + 2**8 * np.int64(joined[n_at + 1])
             flags[place] = joined[n_at + 2]
         start += sizes[place]
     items, by_event = np.empty(n_events.sum(), np.int64), np.empty(n_events.sum())
