@@ -10,7 +10,7 @@ import numpy as np
 
 from models.arrays import Floats, Indexes
 from models.evaluation.basket_methods import OwnFrequency, TifuKnn
-from models.evaluation.batch_methods import Ease, Factors, ItemNeighbours
+from models.evaluation.batch_methods import Ease, ItemNeighbours, MatrixFactors
 from models.evaluation.protocol import Model, Scores
 from models.evaluation.session_methods import Stan, VmisKnn, Vsknn
 from models.ranking.challengers import Context, challenger_factories
@@ -256,8 +256,8 @@ BASELINES: dict[str, Callable[[], Model]] = {
     "stan": Stan,
     "biased-mf": BiasedMatrix,
     "item-neighbours": ItemNeighbours,
-    "als": lambda: Factors("als"),
-    "bpr": lambda: Factors("bpr"),
+    "als": lambda: MatrixFactors("als"),
+    "bpr": lambda: MatrixFactors("bpr"),
     "ease": Ease,
 }
 BATCH = frozenset({"item-neighbours", "als", "bpr", "ease"})

@@ -89,7 +89,7 @@ class ItemNeighbours(BatchMethod):
         return scores
 
 
-class Factors(BatchMethod):
+class MatrixFactors(BatchMethod):
     """`implicit`'s matrix factorisation: ALS, or BPR, with 64 factors."""
 
     def __init__(self, kind: str) -> None:

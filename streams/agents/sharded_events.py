@@ -161,7 +161,7 @@ class ShardedEventWriter:
         return found, outbox
 
     def _wanted(self, shard: int, of_shards: _OfShards) -> Part | None:
-        """What a shard gets of a part; None for nothing."""
+        """The part for a shard; None for nothing."""
         place = (shard, of_shards.field)
         if self._behind.get(place) == of_shards.read:
             return None
@@ -215,7 +215,7 @@ class _OfShards:
         return shard in self._cut
 
     def part(self, shard: int, mark: _Mark) -> Part | None:
-        """What a shard gets that was at a mark; None for nothing.
+        """The part for a shard that was at a mark; None for nothing.
 
         The last message of all, without its events, moves every shard's watermark, and tells of one
         that has fallen back.
@@ -256,7 +256,7 @@ class LearningAhead:
         self._writer = writer
 
     async def before_step(self, messages: Sequence[StoredMessage]) -> Callable[[], None]:
-        """What the other observer returns."""
+        """Result of the other observer."""
         then, _ = await asyncio.gather(
             self._observer.before_step(messages), self._writer.learn(messages)
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -43,9 +43,9 @@ from models.serving.cached.shared_state import (
     NO_PRODUCTS,
     NONE_HIDDEN,
     SharedState,
-    by_type_code,
     first_of_each,
     shown_tops,
+    type_codes,
 )
 from models.serving.cached.silence import (
     find_silence,
@@ -242,7 +242,7 @@ class StateCache:
         if names == self.shared.event_types:
             return self.shared.purchase_types, self.shared.strong_types
         settings = self.store.settings
-        return _codes(names, settings.purchase_types), _codes(names, settings.strong_types)
+        return type_codes(names, settings.purchase_types), type_codes(names, settings.strong_types)
 
     async def _read_shared(self, now_s: float) -> None:
         n_changes = self._n_hidden_changes
@@ -435,10 +435,3 @@ class StateCache:
     def _background_tasks(self) -> list[asyncio.Task[None]]:
         tasks = (self._shared_task, self._statistics.task, self.property_index.task)
         return [task for task in tasks if task is not None and not task.done()]
-
-
-def _codes(names: Mapping[int, str], wanted: Collection[str]) -> NDArray[np.bool_]:
-    """``(256,)`` whether a type code is that of one of the event types."""
-    table = by_type_code()
-    table[[code for code, name in names.items() if name.lower() in wanted]] = True
-    return table

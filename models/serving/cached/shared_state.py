@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,6 +30,13 @@ NO_PRODUCTS = np.zeros(0)
 def by_type_code() -> NDArray[np.bool_]:
     """``(256,)`` of what is true of no type code."""
     return np.zeros(256, np.bool_)
+
+
+def type_codes(names: Mapping[int, str], wanted: Collection[str]) -> NDArray[np.bool_]:
+    """``(256,)`` whether a type code is that of one of the event types."""
+    table = by_type_code()
+    table[[code for code, name in names.items() if name.lower() in wanted]] = True
+    return table
 
 
 @dataclass(frozen=True)

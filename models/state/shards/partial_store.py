@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import redis.exceptions
 
 from models.settings import Settings
-from models.state.clients.batched_reads import Command
+from models.state.clients.batched_requests import Command
 from models.state.clients.client import RedisClient
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.shards.at_once import some_at_once
