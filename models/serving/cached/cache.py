@@ -136,16 +136,14 @@ class StateCache:
         self._hidden_version = self._expiry_version = self._variants_version = 0
         self._factors_version = 0
         self._hidden, self._expiries = NONE_HIDDEN, NO_EXPIRIES
-        # The next moment at which an item expires.
-        self._expires_at = math.inf
+        self._expires_at = math.inf  # the next moment at which an item expires
         # Changes of the hidden items that were heard of, and those that `shared` knows.
         self._n_hidden_changes = self._n_known_changes = 0
         self._unsubscribe: Unsubscribe | None = None
         if hears_changes:
             listener = ListInvalidation(self._lists, self._hidden_changed)
             self._unsubscribe = store.listen(listener)
-        # When a question last chose each challenger.
-        self._chosen: dict[tuple[Objective, str], float] = {}
+        self._chosen: dict[tuple[Objective, str], float] = {}  # when a question last chose each
         self._ranker_states: dict[Objective, bytes | None] = dict.fromkeys(OBJECTIVES)
 
     async def refresh(self, now_s: float) -> SharedState:
@@ -347,10 +345,8 @@ class StateCache:
         return [raw or b"" for raw in lists]
 
     async def _read_lists(self, items: list[int]) -> list[bytes | None]:
-        key = self.store.key("pairs:")
-        raws = await self.store.shared_values([f"{key}{item}" for item in items])
-        # Of a shard that is away, as it was.
-        held = map(self._lists.held, items)
+        raws = await self.store.shared_values([self.store.key(f"pairs:{one}") for one in items])
+        held = map(self._lists.held, items)  # of a shard that is away, as it was
         return [was if raw == b"" else raw or b"" for was, raw in zip(held, raws, strict=True)]
 
     async def context_values(
