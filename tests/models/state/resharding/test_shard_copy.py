@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from models.settings import Settings
 from models.state.clients.client import connect
 from models.state.messages import Part
+from models.state.resharding.leftovers import remove_leftovers
 from models.state.resharding.shard_copy import ShardCopy
 from models.state.shards.shard_names import owner_shard
 from models.state.shards.sharded_steps import ShardedSteps
@@ -159,7 +160,7 @@ def test_any_state_moves_to_any_number_of_shards(
                 for generation, shards in enumerate(numbers[1:], 1):
                     target = ShardLayout(shards, generation)
                     await copied(network, target)
-                    await _remove(client, network)
+                    await remove_leftovers(client, network.steps.settings, target, FIELDS)
                     moved = network_of(client, target, on_shards(network.reference, shards), chance)
                     moved.events = network.events
                     network = moved
@@ -192,16 +193,6 @@ async def _assert_same(network: Any) -> None:
     )
 
 
-async def _remove(client: Any, network: Any) -> None:
-    """Nothing may be left that is read by mistake."""
-    layout = ShardLayout(network.steps.shards, network.steps.settings.generation)
-    for prefix in layout.all_prefixes("h"):
-        if layout.shards > 1:
-            keys = [key async for key in client.scan_iter(match=prefix + "*", count=1000)]
-            if keys:
-                await client.delete(*keys)
-
-
 async def test_new_items_get_free_indexes(redis_url: str) -> None:
     """Pages of another layout are nobody's to give; full pages stay full."""
     chance = random.Random(1)
@@ -214,7 +205,7 @@ async def test_new_items_get_free_indexes(redis_url: str) -> None:
             for generation, shards in enumerate((3, 1, 4), 1):
                 target = ShardLayout(shards, generation)
                 await copied(network, target)
-                await _remove(client, network)
+                await remove_leftovers(client, network.steps.settings, target, FIELDS)
                 moved = network_of(client, target, on_shards(network.reference, shards), chance)
                 moved.events = network.events
                 network = moved
