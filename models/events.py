@@ -227,13 +227,13 @@ def encode(message: PutEvents | Erasure) -> bytes:
 
 
 def event_hash(event_id: str) -> int:
-    """32-bit hash of an eventId, for the store's deduplication."""
-    return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=4).digest(), "little")
+    """40-bit hash of an eventId, for the store's deduplication."""
+    return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=5).digest(), "little")
 
 
 def removal(hashed: int, event_type: str, at_s: float) -> Event:
     """An event that removes an imported event of this hash, type and time; for imports only."""
-    properties = {"eventId": f"{hashed:08x}", "eventType": event_type}
+    properties = {"eventId": f"{hashed:010x}", "eventType": event_type}
     return Event(UNDO, at_s, properties=properties)
 
 
@@ -246,7 +246,7 @@ def undone_hash(undone_id: str, *, is_of_import: bool) -> int:
     if not is_of_import:
         return event_hash(undone_id)
     try:
-        return int(undone_id, 16) % 2**32
+        return int(undone_id, 16) % 2**40
     except ValueError:
         return event_hash(undone_id)
 

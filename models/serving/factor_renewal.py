@@ -82,9 +82,7 @@ async def _read_taken(store: Store, most_events: int, pause: Pause) -> tuple[Ind
     numbers, items, n = [NO_ITEMS], [NO_ITEMS], 0
     # Pages, not keys: Redis knows no order of keys, and has those of other groups among them.
     for number, page in enumerate(np.random.default_rng(1).permutation(pages).tolist()):
-        stored = await store.redis.hgetall(store.key(f"owners:{page}"))
-        owners = [owner.decode() for place, owner in stored.items() if not place.endswith(b"s")]
-        found = [one.items for one in await store.histories(owners)]
+        found = [one.items for one in await store.histories(await store.owners_of_page(page))]
         own = np.concatenate([NO_ITEMS, *found])
         lengths = np.array([len(one) for one in found], np.int64)
         of = np.repeat(number * layout.OWNERS_PER_PAGE + np.arange(len(found)), lengths)

@@ -124,7 +124,7 @@ class StateSettings(BaseSettings):
         ge=1000,
         le=10_000_000,
         description="Newest events of a group among which one is recognised that comes again under "
-        "another session, anonymous or of the same user; 12 bytes each.",
+        "another session, anonymous or of the same user; 13 bytes each.",
     )
     session_ttl_s: int = Field(
         30 * 86400,

@@ -86,12 +86,23 @@ def unpack_history(raw: bytes | None) -> History:
     return History(count, accepted_at, items, times, types, (owner,))
 
 
-def event_hashes(raw: bytes | None) -> NDArray[np.uint32]:
-    """Hash of the id of each event in a stored history, oldest first, ``(n,)``."""
+def event_hashes(raw: bytes | None) -> NDArray[np.void]:
+    """Hash of the id of each event in a stored history, as `layout.EVENT_HASH`, oldest first."""
     if not raw:
         return np.empty(0, layout.EVENT_HASH)
     n = layout.HISTORY_HEAD.unpack_from(raw)[4]
     return np.frombuffer(raw, layout.EVENT_HASH, count=n, offset=HEAD_BYTES)
+
+
+def hash_numbers(hashes: NDArray[np.void]) -> NDArray[np.uint64]:
+    """Hashes of ids as numbers, as `models.events.event_hash` gives them, ``(n,)``.
+
+    >>> hash_numbers(np.array([b"ab"], layout.EVENT_HASH)).tolist()
+    [25185]
+    """
+    found = np.zeros((len(hashes), 8), np.uint8)
+    found[:, :HASH_BYTES] = hashes.view(np.uint8).reshape(len(hashes), HASH_BYTES)
+    return found.view("<u8")[:, 0]
 
 
 def item_indexes(history: History) -> NDArray[np.int64]:

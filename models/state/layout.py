@@ -186,9 +186,9 @@ UNDONE, TAKEN_BACK = 5, 6
 """In place of an effect, of events that no longer count: undone ones, whose item is forgotten, and
 carts and purchases that a later event has taken back."""
 
-EVENT_HASH = np.dtype("<u4")
-"""Hash of an event's id. Of n ids that are kept, a new one is taken for one of them n times in
-4 billion."""
+EVENT_HASH = np.dtype("V5")
+"""Hash of an event's id, little endian. Of n ids that are kept, a new one is taken for one of them
+n times in a million millions."""
 
 HISTORY_HEAD = struct.Struct("<IIdIHBB")
 """Before the columns of a history: events ever applied, the history's number, when the newest

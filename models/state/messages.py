@@ -32,7 +32,7 @@ class StoredEvent(NamedTuple):
     log2_weight
         Logarithm of the event type's weight.
     hash
-        Of the event's id, 32 bits.
+        Of the event's id, 40 bits.
     context
         Lists of values by the columns that may be contextual.
     recommendation_id

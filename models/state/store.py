@@ -369,6 +369,11 @@ class Store:
         found = await self.redis.shared_reads.run(*commands)
         return [raw.decode() if raw is not None else None for raw in found]
 
+    async def owners_of_page(self, page: int) -> list[str]:
+        """Owners whose history numbers are on a page of `layout.OWNERS_PER_PAGE`."""
+        stored = await self.redis.hgetall(self.key(f"owners:{page}"))
+        return [owner.decode() for place, owner in stored.items() if not place.endswith(b"s")]
+
     async def histories(self, owners: Sequence[str]) -> list[History]:
         """History of each owner, "u:<user>" or "s:<session>"; empty without one."""
         if not owners:

@@ -313,9 +313,9 @@ def test_round_trip(message: PutEvents) -> None:
 
 
 def test_hashes_fit_the_store() -> None:
-    """An eventId's hash has 32 bits, is the same in every process, and differs between ids."""
+    """An eventId's hash has 40 bits, is the same in every process, and differs between ids."""
     hashes = {event_hash(str(n)) for n in range(10_000)}
-    assert all(0 <= number < 2**32 for number in hashes)
+    assert all(0 <= number < 2**40 for number in hashes)
     assert len(hashes) == 10_000
-    assert event_hash("é") == 3_259_254_165
-    assert math.log2(max(hashes)) > 31
+    assert event_hash("é") == 161_492_969_043
+    assert math.log2(max(hashes)) > 39

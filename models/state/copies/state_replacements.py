@@ -27,7 +27,7 @@ LEARNED: Final = frozenset(
         "circumstance", "top", "updated", "ranker", "properties", "users", "categories", "category",
         "hidden", "tried", "served", "shown", "askers", "awaited", "outcomes",
         "exposure", "experiment", "factors", "term", "terms", "expires", "variants",
-        "outbox", "emitted", "sources",
+        "outbox", "emitted", "sources", "split",
     )
 )  # fmt: skip
 """Families of keys that are learned from Kafka, or mean nothing without what is."""

@@ -16,7 +16,7 @@ RECORDS_PER_BUCKET = 8
 
 
 def shared_out(tables: Sequence[bytes], numbers: HistoryNumbers) -> list[bytes]:
-    """The table of each new session shard, out of those of all old ones.
+    r"""The table of each new session shard, out of those of all old ones.
 
     A user's event goes to the user's shard, one of an unknown owner to all: whoever has it again
     has to recognise it. Of a bucket's records of several tables the newer half of each stays.
@@ -24,14 +24,14 @@ def shared_out(tables: Sequence[bytes], numbers: HistoryNumbers) -> list[bytes]:
     Examples
     --------
     >>> table = np.zeros(8, layout.RECENT_EVENT)
-    >>> table[0], table[1] = (101, 7, 1), (102, 8, 0)
+    >>> table[0], table[1] = (b"first", 7, 1), (b"other", 8, 0)
     >>> with HistoryNumbers(2, users=1, sessions=0) as numbers:
     ...     new = numbers.give(1, 1)
     ...     found = shared_out([table.tobytes()], numbers)
     >>> for one in found:
     ...     np.frombuffer(one, layout.RECENT_EVENT)[["hash", "owner"]][:2].tolist()
-    [(102, 0), (0, 0)]
-    [(101, 129), (102, 0)]
+    [(b'other', 0), (b'\x00\x00\x00\x00\x00', 0)]
+    [(b'first', 129), (b'other', 0)]
     """
     read = [np.frombuffer(bytes(one), layout.RECENT_EVENT) for one in tables if len(one)]
     if not read:

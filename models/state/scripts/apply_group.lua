@@ -62,7 +62,7 @@ end
 
 -- Removes an imported event that a later import does not have.
 local function remove_imported(history, event)
-  local k = find_event(history, pack('<I', event[UNDOES]))
+  local k = find_event(history, pack('<I5', event[UNDOES]))
   if not k or not is_imported(history, k) then return end
   local time, type = times_of(history)[k], type_at(history, k)
   local item = withdrawals.remove(history, k, event[TYPES])
@@ -87,12 +87,12 @@ end
 local function apply_event(history, event, is_user)
   if event[UNDOES] > 0 and event[IS_IMPORTED] then return remove_imported(history, event) end
   if event[UNDOES] > 0 then
-    local is_new = withdrawals.undo(history, pack('<I', event[UNDOES]), event[TIME], event[TYPES])
+    local is_new = withdrawals.undo(history, pack('<I5', event[UNDOES]), event[TIME], event[TYPES])
     if not is_new then counts.duplicates = counts.duplicates + 1 end
     return
   end
   local name, time, weight, purchase = event[ITEM_ID], event[TIME], event[LOG2_WEIGHT], event[IS_PURCHASE]
-  local id = pack('<I', event[HASH])
+  local id = pack('<I5', event[HASH])
   local present = histories.has_event(history, id)
   if present then
     if present ~= true and not event[IS_IMPORTED] and is_imported(history, present) then

@@ -80,7 +80,7 @@ local function effect_at(history, k)
 end
 
 local function hash_at(history, k)
-  return (unpack_('<I', history.hashes, (k - 1) * HASH_BYTES + 1))
+  return (unpack_('<I5', history.hashes, (k - 1) * HASH_BYTES + 1))
 end
 
 -- The event of an id, as it is packed, by its place; nil without one.

@@ -33,7 +33,7 @@ end
 local function record_of(item, time, millisecond, code, hash, number)
   -- 32 bits of item, time and type: 1009 is a prime, and a type's code takes 8 bits.
   local mixed = ((item * HASH_FACTOR + time) % 2 ^ 32 * 1009 + millisecond * 256 + code) % 2 ^ 32
-  return (mixed + hash) % n_buckets * BUCKET_BYTES, pack('<III', hash, mixed, number)
+  return (mixed + hash) % n_buckets * BUCKET_BYTES, pack('<I5II', hash, mixed, number)
 end
 
 -- Whether the event has been counted already; from now on it has. `number` is that of the user's

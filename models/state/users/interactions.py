@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.state import layout
 from models.state.groups.group_registry import scan_keys
-from models.state.histories import History, event_hashes, item_indexes, unpack_history
+from models.state.histories import History, event_hashes, hash_numbers, item_indexes, unpack_history
 from models.state.store import Store
 
 
@@ -108,7 +108,7 @@ async def sample(
 
 async def imported_events(
     store: Store,
-) -> AsyncIterator[tuple[str, list[str], NDArray[np.uint32], NDArray[np.uint32]]]:
+) -> AsyncIterator[tuple[str, list[str], NDArray[np.uint64], NDArray[np.uint32]]]:
     """User, and types, hashes of ids and times of the user's events that were imported in bulk.
 
     Of every user who has some; O(keys of all groups). Times are Unix seconds.
@@ -122,7 +122,7 @@ async def imported_events(
             if is_own.any():
                 types = [names.get(code, "") for code in history.types[is_own].tolist()]
                 hashes, times = event_hashes(raw)[is_own], history.times[is_own]
-                yield key[skip:].decode(), types, hashes, times.astype(np.uint32)
+                yield key[skip:].decode(), types, hash_numbers(hashes), times.astype(np.uint32)
 
 
 async def _read(

@@ -73,7 +73,7 @@ WITHOUT_USERS: Final[Mapping[str, str]] = {
 OWNERS_PER_READ = 20
 """Histories that are read at once: 20 of 1,000 events are 300 KB."""
 
-Digest = Annotated[str, Meta(description="Hash of an eventId, 6 bytes as hexadecimal digits.")]
+Digest = Annotated[str, Meta(description="Hash of an eventId, 5 bytes as hexadecimal digits.")]
 
 
 class ExportedEvent(msgspec.Struct, frozen=True, rename="camel"):
@@ -288,7 +288,7 @@ def _named(owner: str) -> tuple[Literal["user", "session"], str]:
     return ("user" if owner.startswith("u:") else "session"), owner[2:]
 
 
-def _digests(hashes: NDArray[np.uint32]) -> list[str]:
+def _digests(hashes: NDArray[np.void]) -> list[str]:
     raw, size = hashes.tobytes(), hashes.itemsize
     return [raw[at : at + size].hex() for at in range(0, len(raw), size)]
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
 
 from models.state.store import Store
 from tests.redis_servers import redis_cluster
@@ -185,6 +186,21 @@ def test_a_killed_move_loses_and_doubles_nothing(embedded_stack: Callable[..., S
     assert one.run("topics").stdout == "all topics exist\n"
 
 
+@contextlib.contextmanager
+def what_stays_under_way(one: Stack) -> Iterator[None]:
+    """A value in an outbox that no worker publishes meanwhile: no move gets beyond it."""
+    worker = one.processes[0]
+    key = f"{{{one.settings.group}/u00}}:outbox:i00"
+    with redis.Redis.from_url(one.settings.redis) as client:
+        worker.send_signal(signal.SIGSTOP)
+        try:
+            client.rpush(key, b"held")
+            yield
+        finally:
+            client.lrem(key, 0, b"held")
+            worker.send_signal(signal.SIGCONT)
+
+
 def test_a_move_that_is_broken_off_or_refused_changes_nothing(
     embedded_stack: Callable[..., Stack],
 ) -> None:
@@ -201,12 +217,13 @@ def test_a_move_that_is_broken_off_or_refused_changes_nothing(
     refused = one.run("reshard", "3", RECOMMENDER_OUTCOMES="true")
     assert refused.returncode == 1
     assert "RECOMMENDER_SHARDS=2 needs RECOMMENDER_OUTCOMES false" in refused.stderr
-    process = one.start("reshard", "3")
-    log = one.logs / f"reshard-{len(one.processes) - 1}.log"
-    one.wait(lambda: "waiting for what" in log.read_text(), "it has begun")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert "broken off" in log.read_text()
+    with what_stays_under_way(one):
+        process = one.start("reshard", "3")
+        log = one.logs / f"reshard-{len(one.processes) - 1}.log"
+        one.wait(lambda: "waiting for what" in log.read_text(), "it has begun")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert "broken off" in log.read_text()
     after = one.click("i1", user="me", session="me")
     one.wait(
         lambda: bool(one.recommend(f"after={after}")["freshness"]["afterReached"]), "it goes on"

@@ -97,11 +97,13 @@ def test_factors_are_due_as_a_group_grows() -> None:
 
 
 @pytest.mark.parametrize("is_on", [True, False])
-def test_one_process_learns_factors_when_a_worker_would(redis_url: str, *, is_on: bool) -> None:
+def test_one_process_learns_factors_when_a_worker_would(
+    redis_url: str, make_store: Callable[..., Store], *, is_on: bool
+) -> None:
     """Evaluation has them, too; without events to learn them from, there are none."""
-    settings = Settings(
-        redis=redis_url, group=f"local-{is_on}", factor_events=1000 if is_on else 0, cache_s=0
-    )
+    # A store's group, which is removed behind the test.
+    group = make_store().settings.group
+    settings = Settings(redis=redis_url, group=group, factor_events=1000 if is_on else 0, cache_s=0)
     with LocalRecommender(settings, examples_of=0) as one:
         for n in range(MIN_EVENTS):
             one.learn(f"u{n // 8}", f"i{n // 8 % 3} {n % 8}", at_s=NOW + n)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models.retrieval.user_neighbours import LENGTH_POWER, neighbour_items
 from models.state import layout
 from models.state.clients.client import connect
-from models.state.histories import effects, event_hashes, item_indexes, unpack_history
+from models.state.histories import effects, event_hashes, hash_numbers, item_indexes, unpack_history
 from models.state.outcomes.served_outcomes import APPLY_SERVED
 from models.state.scripts.registered_scripts import Script, run_script
 from tests.models.state.packed_histories import PackedEvent, pack_history
@@ -26,7 +26,7 @@ GAPS = (
     | st.integers(0, 2**26)
 )
 ITEMS = st.integers(0, 9) | st.integers(2**16 - 2, 2**16 + 1) | st.just(layout.MAX_ITEM_INDEX)
-HASHES = st.integers(0, 2**32 - 1) | st.integers(1, 9).map(lambda n: n * 0x01010101)
+HASHES = st.integers(0, 2**40 - 1) | st.integers(1, 9).map(lambda n: n * 0x0101010101)
 TYPES, EFFECTS = st.sampled_from([1, 1, 1, 2, 255]), st.sampled_from([0, 0, 0, 1, 5])
 DRAWN = st.lists(
     st.tuples(GAPS, ITEMS, TYPES, EFFECTS, HASHES),
@@ -58,7 +58,7 @@ def test_a_stored_history_is_read_as_it_was_written(
     assert effects(found).tolist() == [event.effect for event in events]
     assert found.times.tolist() == [event.time for event in events]
     assert found.types.tolist() == [event.type for event in events]
-    assert event_hashes(raw).tolist() == [event.hash for event in events]
+    assert hash_numbers(event_hashes(raw)).tolist() == [event.hash for event in events]
 
 
 @given(st.lists(st.none() | DRAWN, max_size=4))
@@ -88,7 +88,7 @@ local history = without_events({count = 3, number = 4, accepted = 5.5})
 for _, change in ipairs(request.changes) do
   local what, k = change[1], change[2]
   if what == 'insert' then
-    insert_event(history, k, change[3], change[4], change[5], pack('<I', change[6]))
+    insert_event(history, k, change[3], change[4], change[5], pack('<I5', change[6]))
   elseif what == 'remove' then remove_event(history, k)
   elseif what == 'drop' then drop_first(history, k)
   elseif what == 'effect' then set_event(history, k, change[3], change[4])
@@ -101,7 +101,7 @@ local firsts, places = {}, {}
 for k = 1, history.n do
   copy_event(history, k, copy)
   firsts[k] = find_item(history, item_at(history, k), 1) or 0
-  places[k] = find_event(history, pack('<I', hash_at(history, k)))
+  places[k] = find_event(history, pack('<I5', hash_at(history, k)))
 end
 local read = cmsgpack.pack({times_of(history), firsts, places})
 return {pack_history(history), pack_history(copy), read}
@@ -170,7 +170,7 @@ def test_changes_of_columns_are_those_of_a_list(redis_url: str, changes: list[Ch
     assert item_indexes(found).tolist() == [event.item for event in events]
     assert effects(found).tolist() == [event.effect for event in events]
     assert found.types.tolist() == [event.type for event in events]
-    assert event_hashes(raw).tolist() == [event.hash for event in events]
+    assert hash_numbers(event_hashes(raw)).tolist() == [event.hash for event in events]
     live = [event.item if not event.effect else None for event in events]
     assert firsts == [live.index(event.item) + 1 if event.item in live else 0 for event in events]
     hashes = [event.hash for event in events]

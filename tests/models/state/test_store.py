@@ -53,7 +53,7 @@ EVENTS = st.builds(
     type=st.sampled_from(["click", "Click", "purchase"]),
     log2_weight=st.sampled_from([0.0, 1.0, math.log2(3)]),
     is_purchase=st.booleans(),
-    hash=st.integers(1, 60) | st.integers(1, 60).map(lambda n: n + 2**32 - 2**16),
+    hash=st.integers(1, 60) | st.integers(1, 60).map(lambda n: n + 2**40 - 2**16),
     context=st.dictionaries(
         st.sampled_from(["device", "hour", "colour"]),
         st.lists(st.sampled_from(["phone", "5", "ü=|"]), max_size=2, unique=True),
