@@ -18,6 +18,7 @@ from api.request_params import AfterParams, parse_query
 from api.schemas import LiveFigures
 from api.server.uvicorn_protocol import ENDLESS
 from models.audit_entries import pseudonym
+from models.background_tasks import end_tasks
 from models.errors import Unavailable
 from models.kafka_operations import TailedEvent, TailedEvents
 from models.serving.merchandising.rule_members import IdParam
@@ -45,9 +46,7 @@ class EventStream(Response):
         try:
             await asyncio.wait([sending, leaving], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (sending, leaving):
-                task.cancel()
-            await asyncio.wait([sending, leaving])
+            await end_tasks(sending, leaving)
         if not sending.cancelled():
             sending.result()
 

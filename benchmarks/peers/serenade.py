@@ -55,11 +55,11 @@ class Serenade:
             return "Rust's cargo is not on the PATH: https://rustup.rs, or apt install cargo"
         try:
             environment = os.environ | _libclang(BUILT / "libclang")
-            built = [cargo, "install", "serenade", "--version", VERSION, "--root", str(BUILT)]
-            _run(built, environment)
+            # With its own lock: of the newest versions of what it needs, some do not go together.
+            built = [cargo, "install", "--locked", "serenade", "--version", VERSION]
+            _run([*built, "--root", str(BUILT)], environment)
         except subprocess.CalledProcessError as error:
-            *_, why = str(error.stderr).strip().splitlines() or ["no reason given"]
-            return f"{Path(error.cmd[0]).name} failed: {why}"
+            return f"{Path(error.cmd[0]).name} failed: {_reason(str(error.stderr))}"
         except FileNotFoundError as error:
             return f"{error.filename} is not on the PATH: its RocksDB is C++"
         return None
@@ -105,6 +105,16 @@ def _libclang(folder: Path) -> dict[str, str]:
         "LIBCLANG_PATH": str(native),
         "BINDGEN_EXTRA_CLANG_ARGS": f"-I{compiler.strip()}",
     }
+
+
+def _reason(output: str) -> str:
+    r"""The first line of an error output that names an error, else the last one.
+
+    >>> _reason("Compiling one\nerror[E0432]: unresolved import\nTo reuse those artifacts, ...")
+    'error[E0432]: unresolved import'
+    """
+    lines = output.strip().splitlines() or ["no reason given"]
+    return next((line for line in lines if line.startswith("error")), lines[-1])
 
 
 def _run(argv: Sequence[str], environment: Mapping[str, str]) -> str:
