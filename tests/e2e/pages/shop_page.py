@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -48,8 +49,11 @@ class Page:
         browser.get(f"{url}/{path}")
 
     def wait(self, condition: Any) -> Any:
-        """What a condition gives, once it is true."""
-        return WebDriverWait(self.browser, PATIENCE_S).until(lambda _: condition())
+        """What a condition gives, once it is true; what the page replaces meanwhile is read again."""
+        wait = WebDriverWait(
+            self.browser, PATIENCE_S, ignored_exceptions=[StaleElementReferenceException]
+        )
+        return wait.until(lambda _: condition())
 
     def find(self, selector: str) -> WebElement:
         """The first element of a selector."""
