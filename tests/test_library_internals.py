@@ -87,7 +87,12 @@ def test_redis_has_the_members_by_which_a_cluster_is_read() -> None:
     node = redis.asyncio.cluster.ClusterNode("127.0.0.1", 1)
     cluster: Any = redis.asyncio.cluster.RedisCluster(startup_nodes=[node])
     missing = moved(cluster, "connection_kwargs", "keyslot", "get_node_from_key", "initialize")
-    missing += moved(cluster.nodes_manager, "initialize", "slots_cache", "startup_nodes")
+    missing += moved(cluster, "commands_parser")
+    parser: Any = redis._parsers.AsyncCommandsParser()
+    missing += moved(parser, "initialize", "commands")
+    missing += moved(
+        cluster.nodes_manager, "initialize", "slots_cache", "nodes_cache", "startup_nodes"
+    )
     missing += moved(node, "connection_kwargs", "name", "host", "port")
     assert not missing, REDIS.format(missing)
 

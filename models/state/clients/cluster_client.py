@@ -22,6 +22,7 @@ from models.settings import Settings
 from models.state.channels import Listener, Unsubscribe
 from models.state.clients.batched_reads import MgetBatcher
 from models.state.clients.batched_requests import TRIES, Answers, Command, Values
+from models.state.clients.redis_errors import AWAY_ERRORS
 
 LOG = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ _REDIRECTED = (
 
 # redis-py types its cluster in part.
 _Cluster: Any = redis.asyncio.cluster.RedisCluster
+_CommandsParser: Any = redis._parsers.AsyncCommandsParser  # noqa: SLF001  not exported elsewhere
 
 
 class _Slot(NamedTuple):
@@ -292,6 +294,27 @@ def first_key(command: Command) -> str:
     return str(command[3 if command[0] in {"EVALSHA", "EVAL"} else 1])
 
 
+class _Commands(_CommandsParser):  # type: ignore[misc]
+    """Commands that there are, by whichever node answers: redis-py asks one that may be away."""
+
+    def __init__(self, client: ClusterClient) -> None:
+        super().__init__()
+        self._client = client
+
+    async def initialize(self, node: Any = None) -> None:  # noqa: ANN401  redis-py's, not typed there
+        first = node or self.node
+        others = [one for one in self._client.nodes_manager.nodes_cache.values() if one != first]
+        while True:
+            try:
+                await super().initialize(first)
+            except AWAY_ERRORS:
+                if not others:
+                    raise
+                first = others.pop()
+            else:
+                return
+
+
 class ClusterClient(_Cluster):  # type: ignore[misc]
     """A client of a cluster; commands about a server go to the one that holds the group.
 
@@ -322,6 +345,7 @@ class ClusterClient(_Cluster):  # type: ignore[misc]
         ]
         client: Self = cls(startup_nodes=nodes, ssl=is_tls, **options)
         client.connection_kwargs.update(of_nodes)
+        client.commands_parser = _Commands(client)
         for node in client.nodes_manager.startup_nodes.values():
             node.connection_kwargs.update(of_nodes)
         client._home = f"{{{settings.group}}}:"

@@ -49,7 +49,7 @@ class Page:
         browser.get(f"{url}/{path}")
 
     def wait(self, condition: Any) -> Any:
-        """What a condition gives, once it is true; what the page replaces meanwhile is read again."""
+        """What a condition gives, once true; what the page replaces meanwhile is read anew."""
         wait = WebDriverWait(
             self.browser, PATIENCE_S, ignored_exceptions=[StaleElementReferenceException]
         )
