@@ -127,6 +127,14 @@ def _headings(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def test_each_decision_has_a_number_of_its_own() -> None:
+    """Its file begins with it, and so does its title."""
+    files = sorted((DOCS / "decisions").glob("*.md"))
+    numbers = [int(file.name[:4]) for file in files]
+    assert len(set(numbers)) == len(numbers) > 40
+    assert [file.read_text().split(".")[0] for file in files] == [f"# {n}" for n in numbers]
+
+
 def test_the_example_of_quality_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Python example in docs/quality.md gives the documented result."""
     text = (ROOT / "docs" / "quality.md").read_text()
