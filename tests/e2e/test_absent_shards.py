@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from models.settings import Settings
 from models.state.clients.client import client_of
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.histories import unpack_history
@@ -17,6 +18,7 @@ from models.state.shards.shard_names import owner_shard, shard_names
 from models.state.shards.sharded_store import ShardedStore
 from ops.embedded_servers import start_broker
 from tests.redis_servers import Node, RedisCluster, redis_cluster
+from tests.servers import wait_until
 from tests.stack import EMBEDDED_SESSION_TIMEOUT_S, Redis, Servers, Stack, make_stacks
 
 pytestmark = [
@@ -145,3 +147,23 @@ def test_other_shards_go_on_while_a_primary_is_away(
     for user in USERS:
         assert _history(stack, user) == before[user] + 2, user
     assert {stack.recommend(f"user_id={user}")["level"] for user in USERS} == set(levels.values())
+
+
+def test_a_new_process_reads_while_the_first_node_is_away(cluster: RedisCluster) -> None:
+    """Redis-py asks one node what commands there are; whichever answers will do."""
+    settings = Settings(redis=cluster.url, redis_cluster=True, shards=SHARDS, outcomes=False)
+    names = [f"{{{settings.group}/{name}}}:" for name in shard_names(SHARDS)]
+    living = [name for name in names if cluster.primary_of(name) is not cluster.nodes[0]]
+    assert cluster.primary_of("{aVD}") is cluster.nodes[0]  # slot 2
+    _kill_with_replica(cluster, cluster.nodes[0])
+
+    async def read() -> bool:
+        client = client_of(settings)
+        try:
+            return [await client.get(f"{name}x") for name in living] == [None] * len(living)
+        except AWAY_ERRORS:  # a first command may come before its node is known
+            return False
+        finally:
+            await client.aclose()
+
+    wait_until(lambda: asyncio.run(read()), within_s=60, what="a new client reads")
