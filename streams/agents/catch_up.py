@@ -49,7 +49,6 @@ from models.state.stored_ranker import load_ranker
 from models.state.users.interactions import Interaction, histories
 from streams.agents.contracts import Publish
 from streams.agents.rests import Rests
-from streams.retry_policy import waits_s
 
 LOG = logging.getLogger(__name__)
 
@@ -117,7 +116,7 @@ class CatchUp:
         self._publish = publish
         self._clock = clock
         self._is_late = is_late
-        self._rests = Rests(self._settings.catch_up_share)
+        self._rests = Rests(self._settings.catch_up_share, is_late)
 
     async def run(self) -> None:
         """Look for groups to catch up with, for ever."""
@@ -170,6 +169,7 @@ class CatchUp:
     async def _catch_up(
         self, group: str, store: Store, scratch: Store, state: CatchUpState
     ) -> None:
+        self._rests.begin()
         events = await self._newest_events(store)
         choices = chosen(events, state.wanted)
         state = msgspec.structs.replace(state, known=len(events))
@@ -250,14 +250,9 @@ class CatchUp:
 
     async def _pause(self) -> None:
         """Keep to the share of a core, and out of the way of late events."""
-        await self._rests.after_work()
-        for wait_s in waits_s(0.1, 1.0):
-            if not self._is_late():
-                break
-            await asyncio.sleep(wait_s)
+        await self._rests.pause()
         if not self.is_learner:
             raise _Superseded
-        self._rests.begin()
 
 
 def missing_examples(settings: Settings, n_events: int, ranker: Mapping[str, bytes]) -> int:

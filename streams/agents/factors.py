@@ -20,7 +20,6 @@ from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.stored_factors import read_factors_head
 from models.state.tenants import Tenants
 from streams.agents.rests import Rests
-from streams.retry_policy import waits_s
 
 LOG = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class FactorUpkeep:
         self._tenants = tenants
         self._clock = clock
         self._is_late = is_late
-        self._rests = Rests(tenants.settings.catch_up_share)
+        self._rests = Rests(tenants.settings.catch_up_share, is_late)
         tenants.on_erased(_forget)
 
     async def run(self) -> None:
@@ -86,22 +85,13 @@ class FactorUpkeep:
                 n_events,
                 most_events=self._tenants.settings.factor_events,
                 now_s=now_s,
-                pause=self._pause,
+                pause=self._rests.pause,
                 in_thread=True,
             )
             LOG.info("factors of %d items of group %s learned", head.n_items, group)
         if head.learned_at_s:
             LEARNED_AT.labels(group).set(head.learned_at_s)
             ITEMS.labels(group).set(head.n_items)
-
-    async def _pause(self) -> None:
-        """Keep to the share of a core, and out of the way of late events."""
-        await self._rests.after_work()
-        for wait_s in waits_s(0.1, 1.0):
-            if not self._is_late():
-                break
-            await asyncio.sleep(wait_s)
-        self._rests.begin()
 
 
 def _forget(group: str) -> None:
