@@ -192,7 +192,7 @@ def _served(one: _Waiting) -> ServedList:
 
 
 def _logged(drawn: Exploration, item_ids: Sequence[str]) -> LoggedExploration | None:
-    """How a served list was drawn; None if no randomised slot is among its items."""
+    """The draw of a served list; None if no randomised slot is among its items."""
     slots = {slot.item_id: slot for slot in drawn.slots}
     probabilities, replaced = list[float](), dict[int, str]()
     for position, name in enumerate(item_ids):

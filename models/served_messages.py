@@ -48,7 +48,7 @@ Name = Annotated[str, Meta(max_length=128, pattern=r"^[\x21-\x7E]*\Z")]
 
 
 class LoggedExploration(msgspec.Struct, frozen=True, rename="camel"):
-    """How likely each item of a served list was where it stood.
+    """Probability of each item of a served list to stand where it did.
 
     Attributes
     ----------

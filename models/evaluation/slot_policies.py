@@ -20,7 +20,7 @@ from models.evaluation.drawn_lists import OWN, Decisions
 from models.ranking.explored_lists import exploration_rate
 
 MAX_WEIGHT = 50.0
-"""How many times as likely as the log a policy may show an item: beyond, the few lists that had it
+"""Times as likely as the log that a policy may show an item: beyond, the few lists that had it
 would decide alone, and no interval would be right."""
 
 

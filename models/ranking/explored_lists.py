@@ -40,7 +40,7 @@ class DrawnSlot(NamedTuple):
 
 
 class Exploration(NamedTuple):
-    """How one list was explored.
+    """The exploration of one list.
 
     Attributes
     ----------

@@ -30,7 +30,7 @@ class OutcomeCounts(NamedTuple):
 
     @property
     def shown(self) -> Floats:
-        """How often each action was shown; ``(n,)``.
+        """Times that each action was shown; ``(n,)``.
 
         A view comes before the decision about it, so each showing may be counted once or twice:
         where views are recorded, they are all showings, and else all decisions are.

@@ -1,4 +1,4 @@
-"""How uncertain the learned ranker is: rankers drawn from what it may still become.
+"""Uncertainty of the learned ranker: rankers drawn from what it may still become.
 
 A Bayesian last layer: the weights that are added up to a score are uncertain, the hidden units are
 taken as they are. AdaGrad keeps the sum of squared gradients of each weight, which is the diagonal
@@ -64,7 +64,7 @@ def drawn_heads(ranker: ListwiseRanker, rng: np.random.Generator, n: int = HEADS
 
 
 def votes(heads: DrawnHeads, matrix: Floats, scores: Floats) -> Indexes:
-    """How many heads have each row first; ``(n,)``, it adds up to the number of heads.
+    """Number of heads that have each row first; ``(n,)``, it adds up to the number of heads.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ STRENGTHS = {
     layout.TAKES_BACK_CART: 0.2,
     layout.TAKES_BACK_PURCHASE: 0.5,
 }
-"""How much an event of each effect counts against its item and similar ones."""
+"""Weight of an event of each effect against its item and similar ones."""
 
 MAX_ITEMS = 20
 """Items of the newest negative events that count."""

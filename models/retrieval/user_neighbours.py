@@ -29,7 +29,7 @@ RAW = Array(u1, 1, "C", readonly=True)
 """Numba type of stored bytes."""
 
 HISTORY_SIZE_AT = HEAD_BYTES - 4
-"""Where the number of events stands in the head of a stored history; its flags are behind it."""
+"""Offset of the number of events in the head of a stored history; its flags are behind it."""
 
 
 class NeighbourItems(NamedTuple):

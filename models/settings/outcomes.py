@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings
 
 
 class OutcomeSettings(BaseSettings):
-    """Whether and for how long served lists are followed, and how many."""
+    """Limits of the served lists that are followed: whether, how long, and how many."""
 
     outcomes: bool = Field(
         True,

@@ -33,7 +33,7 @@ OUTCOME_FIELDS = 20_000
 """Placements, arms and so on that are counted in an hour or day, at most; 150 bytes each."""
 
 EXPOSURE_TTL_S, EXPERIMENT_TTL_S = 100 * 86400, 400 * 86400
-"""How long a user's arm and an experiment's sums are kept after they last changed."""
+"""Time for which a user's arm and an experiment's sums are kept after their last change."""
 
 
 class PairCount(NamedTuple):

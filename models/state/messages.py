@@ -158,7 +158,7 @@ class BehindResult(PartResult):
 
 
 class StoredPosition(NamedTuple):
-    """How far a partition is in effect.
+    """Position up to which a partition is in effect.
 
     Attributes
     ----------

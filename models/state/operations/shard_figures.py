@@ -1,4 +1,4 @@
-"""How loaded each shard of a group is: what it has applied, what waits for it, and its memory.
+"""Load of each shard of a group: what it has applied, what waits for it, and its memory.
 
 Keys and bytes are estimates at a bounded cost, as those of `models.state.operations.memory`: a
 Redis Cluster counts the keys of a slot, any other server is sampled.

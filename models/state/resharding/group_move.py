@@ -45,7 +45,7 @@ SETTLE_S = 5.0
 """Time after which a half applied batch is given a chance to go on."""
 
 TURN_S = 4 * LOOK_EVERY_S
-"""How long workers may go on then."""
+"""Time for which workers may go on then."""
 
 RENEW_S = LEASE_S / 5
 

@@ -219,7 +219,7 @@ class ShardedSteps:
                 raise
 
     async def read_splits(self, now_s: float) -> Splits:
-        """Which lists of neighbours are split; steps go by it until it is read again."""
+        """The splits of lists of neighbours; steps go by them until they are read again."""
         self._splits = splits_of(await self.redis.hgetall(self.item_key(0, "split")))
         self._splits_read_s = now_s
         return self._splits
