@@ -169,6 +169,7 @@ class CatchUp:
     async def _catch_up(
         self, group: str, store: Store, scratch: Store, state: CatchUpState
     ) -> None:
+        self._rests.begin()
         events = await self._newest_events(store)
         choices = chosen(events, state.wanted)
         state = msgspec.structs.replace(state, known=len(events))

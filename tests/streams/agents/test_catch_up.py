@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ from models.state.store import Store
 from models.state.stored_ranker import load_ranker
 from models.state.tenants import Tenants
 from models.state.users.interactions import Interaction
-from streams.agents import catch_up
+from streams.agents import catch_up, rests
 from streams.agents.catch_up import CatchUp, chosen, missing_examples, newest
 
 NOW_S = 1.8e9
@@ -138,6 +139,27 @@ async def test_examples_have_the_factors_of_their_time(
         first = has_factors.index(True)
         assert 0.55 < first / len(made) < 0.7
         assert sum(has_factors[first:]) > 0.9 * len(made[first:])
+    finally:
+        await kept.store.redis.flushdb()
+        await kept.store.redis.aclose()
+
+
+async def test_idle_time_is_no_work(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that was idle for an hour does not rest from it before it catches up."""
+    now_s, slept = 0.0, list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(rests, "time", SimpleNamespace(perf_counter=lambda: now_s))
+    monkeypatch.setattr(rests, "asyncio", SimpleNamespace(sleep=sleep))
+    kept = Kept(redis_url, SETTINGS.model_copy(update={"catch_up_share": 0.5}))
+    try:
+        await kept.load()
+        now_s = 3600.0
+        await kept.catch_up.check()
+        assert len(kept.examples) == SETTINGS.catch_up_examples
+        assert slept == []
     finally:
         await kept.store.redis.flushdb()
         await kept.store.redis.aclose()
