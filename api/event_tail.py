@@ -65,7 +65,8 @@ class EventTail:
             yield _message(one)
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(one.came.wait(), SILENCE_S)
+                    async with asyncio.timeout(SILENCE_S):
+                        await one.came.wait()
                 yield _message(one)
                 await asyncio.sleep(INTERVAL_S)
         finally:

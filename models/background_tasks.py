@@ -12,9 +12,9 @@ AGAIN_S = 1.0
 async def end_tasks(*tasks: asyncio.Task[Any] | None) -> None:
     """Cancel tasks, and wait until they have ended; their errors are left to their callbacks.
 
-    One cancellation is not enough. `asyncio.wait_for`, with which redis-py sends commands, drops
-    one that comes in the moment in which the command is sent, before Python 3.12: the task goes on,
-    and who waits for its end waits for ever.
+    One cancellation may not be enough. `asyncio.wait_for`, which libraries use, drops one that
+    comes in the moment in which its work ends, before Python 3.12: the task goes on, and who waits
+    for its end waits for ever. (Commands to Redis heed it, see `models.state.clients`.)
     """
     left = {one for one in tasks if one is not None and not one.done()}
     while left:

@@ -178,7 +178,8 @@ async def serve(
             swept_s = time.monotonic()
             catalog.drop_old(round(1000 * time.time()))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ends.wait(), EXPIRE_S)
+            async with asyncio.timeout(EXPIRE_S):
+                await ends.wait()
     for server in servers:
         server.close()
 

@@ -329,7 +329,8 @@ class Forwarder:
         """Save the ledger about once a second, while anything is queued."""
         while self._queues:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._settled.wait(), SAVE_EVERY_S)
+                async with asyncio.timeout(SAVE_EVERY_S):
+                    await self._settled.wait()
             self._settled.clear()
             if time.monotonic() - self._searched_s >= FIND_ERASED_EVERY_S:
                 self._searched_s = time.monotonic()

@@ -10,10 +10,10 @@ from redis.backoff import NoBackoff
 from models.redis_options import redis_options
 from models.settings import Settings
 from models.state.clients.batched_reads import BatchingClient
-from models.state.clients.closed_transports import LossRetry
 from models.state.clients.cluster_client import ClusterClient
 from models.state.clients.redis_errors import ClusterParser, Parser
 from models.state.clients.replica_reads import ReplicaReads
+from models.state.clients.retried_commands import LossRetry
 from models.state.clients.sentinel_client import SentinelClient
 
 REPLICA_TIMEOUT_S = 1.0

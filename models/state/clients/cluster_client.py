@@ -23,6 +23,7 @@ from models.state.channels import Listener, Unsubscribe
 from models.state.clients.batched_reads import MgetBatcher
 from models.state.clients.batched_requests import TRIES, Answers, Command, Values
 from models.state.clients.redis_errors import AWAY_ERRORS
+from models.state.clients.retried_commands import heeding_cancellation
 
 LOG = logging.getLogger(__name__)
 
@@ -376,7 +377,7 @@ class ClusterClient(_Cluster):  # type: ignore[misc]
         try:
             for _ in range(TRIES):
                 try:
-                    return await super().execute_command(*words, **options)
+                    return await heeding_cancellation(super().execute_command(*words, **options))
                 except AttributeError as error:
                     if error.obj is not None:
                         raise

@@ -18,7 +18,7 @@ from models.redis_options import sentinel_options
 from models.redis_urls import SENTINEL_PORT, redis_hosts, speaks_tls, with_first_host
 from models.settings import Settings
 from models.state.clients.batched_reads import BatchingClient
-from models.state.clients.closed_transports import LossRetry
+from models.state.clients.retried_commands import LossRetry
 
 
 class SentinelClient(BatchingClient):
