@@ -170,7 +170,7 @@ async def test_the_best_recipe_wins(control: Control, tmp_path: Path) -> None:
 async def test_the_metric_says_which_recipe_is_best(
     control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str
 ) -> None:
-    """AutoML takes the recipe that is better by the configured one."""
+    """AutoML takes the recipe that is better by the configured one; its own list may be given."""
     group, runner = await control.group(), runner_of(control, tmp_path)
     await events(control, "g", 60, 20)
     names = training.AUTOML_RECIPES
@@ -183,7 +183,12 @@ async def test_the_metric_says_which_recipe_is_best(
             name="s",
             datasetGroupArn=group,
             performAutoML=True,
-            solutionConfig={"autoMLConfig": {"metricName": metric}},
+            solutionConfig={
+                "autoMLConfig": {
+                    "metricName": metric,
+                    "recipeList": [recipe_arn(name) for name in names],
+                }
+            },
         )
     )["solutionArn"]
     created = await control("CreateSolutionVersion", solutionArn=solution)

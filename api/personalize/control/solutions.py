@@ -23,6 +23,9 @@ from models.personalize.recipes import recipe_of
 from models.personalize.resource import Resource, index_name
 from models.personalize.statuses import ACTIVE
 
+COMPARABLE_TYPES = ("USER_PERSONALIZATION", "POPULAR_ITEMS")
+"""Types of recipes that performAutoML can compare: those that answer for a user alone."""
+
 
 async def create_solution(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:
     """Create a solution of one recipe, or of several that are compared by their metrics."""
@@ -35,8 +38,8 @@ async def create_solution(context: PersonalizeContext, request: dict[str, Any]) 
     config = request.get("solutionConfig", {})
     for arn in config.get("autoMLConfig", {}).get("recipeList", ()):
         await _check_recipe(context, group.path, arn)
-        if recipe_of(arn).type != "USER_PERSONALIZATION":
-            raise InvalidInput(f"{arn} is not of type USER_PERSONALIZATION")
+        if recipe_of(arn).type not in COMPARABLE_TYPES:
+            raise InvalidInput(f"{arn} is not of type {' or '.join(COMPARABLE_TYPES)}")
     await check_solution(context, group.path, request, config)
     solution = new_resource(
         context,
