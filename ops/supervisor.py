@@ -8,13 +8,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
 from models.environment import READY_FILE
 from models.errors import CannotStart, RecommenderError
+from models.waits import waits_s
 from ops import orphans
 from ops.forked_processes import fork
 from ops.processes import (
@@ -40,6 +41,10 @@ STEADY_S = 60.0
 TICK_S = 0.1
 
 
+def _delays_s() -> Iterator[float]:
+    return waits_s(FIRST_DELAY_S, LAST_DELAY_S)
+
+
 @dataclass
 class _Child:
     name: str
@@ -60,7 +65,7 @@ class _Child:
     is_ready: bool = False
     started_s: float = 0.0
     due_s: float = 0.0
-    delay_s: float = FIRST_DELAY_S
+    delays_s: Iterator[float] = field(default_factory=_delays_s)
 
     def answers(self) -> bool:
         if self.ready is None and self.port is None and not self.tells_ready:
@@ -75,7 +80,7 @@ class _Child:
 
     def postpone(self) -> float:
         """Set the time of the next attempt by exponential backoff; gives the delay."""
-        delay_s, self.delay_s = self.delay_s, min(self.delay_s * 2, LAST_DELAY_S)
+        delay_s = next(self.delays_s)
         self.due_s = time.monotonic() + delay_s
         return delay_s
 
@@ -323,7 +328,7 @@ class Supervisor:
             if now_s >= child.due_s:
                 self._check_restarted(child)
         elif now_s > child.started_s + STEADY_S:
-            child.delay_s = FIRST_DELAY_S
+            child.delays_s = _delays_s()
         bound_log(child.log)
 
     def _relaunch(self, child: _Child) -> None:

@@ -1,14 +1,14 @@
 """The one retry policy: what waits for a server that is away waits by exponential backoff.
 
 Callers differ in the errors that may pass, in the first and the longest wait, and in when they give
-up. Everything else is Tenacity's.
+up. Everything else is Tenacity's; what asks again without an error takes `models.waits`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import tenacity
@@ -44,19 +44,6 @@ def backoff(first_s: float, max_s: float) -> tenacity.wait.wait_base:
 def jittered_backoff(first_s: float, max_s: float) -> tenacity.wait.wait_base:
     """Waits as of `backoff`, each times a random number in [0, 1): many callers spread out."""
     return tenacity.wait_random_exponential(multiplier=first_s, max=max_s)
-
-
-def waits_s(first_s: float, max_s: float) -> Iterator[float]:
-    """The waits of `backoff` one after another, without end: for polling.
-
-    >>> waits = waits_s(0.5, 3.0)
-    >>> [next(waits) for _ in range(5)]
-    [0.5, 1.0, 2.0, 3.0, 3.0]
-    """
-    wait_s = first_s
-    while True:
-        yield min(wait_s, max_s)
-        wait_s = min(2 * wait_s, max_s)
 
 
 def failure_of(attempt: tenacity.RetryCallState) -> BaseException:

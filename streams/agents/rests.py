@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from streams.retry_policy import waits_s
+from models.waits import waits_s
 
 REST_AFTER_S = 0.02
 """Work between two rests."""

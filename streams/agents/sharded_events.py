@@ -28,9 +28,9 @@ from models.state.shards.shard_names import (
     with_last,
 )
 from models.state.shards.sharded_steps import ShardedSteps
+from models.waits import waits_s
 from streams.agents.contracts import BatchPart, StepObserver
 from streams.agents.events import FRESHNESS, STEP, count_applied
-from streams.retry_policy import waits_s
 
 LOG = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ import tenacity
 
 from models.errors import CannotProvision, Unavailable
 from models.settings import Settings
+from models.waits import waits_s
 from streams.object_store import Objects
 from streams.provisioning.aws_account import AwsAccount, code_of, translated_errors
 from streams.provisioning.bucket_and_role import storage_resources
@@ -29,7 +30,7 @@ from streams.provisioning.resource import (
     ProvisioningContext,
     Retained,
 )
-from streams.retry_policy import backoff, failure_of, waits_s
+from streams.retry_policy import backoff, failure_of
 
 T = TypeVar("T")
 

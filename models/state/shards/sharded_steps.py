@@ -17,7 +17,7 @@ import msgspec
 from models.settings import Settings
 from models.state import layout
 from models.state.clients.client import RedisClient
-from models.state.clients.cluster_client import ClusterReads
+from models.state.clients.cluster_reads import ClusterReads
 from models.state.clients.redis_errors import AWAY_ERRORS, is_frozen
 from models.state.messages import Part, PartResult, StoredEvent, StoredMessage
 from models.state.scripts.lua_source import OUTCOME_FUNCTIONS, make_script

@@ -20,7 +20,7 @@ from models.state import layout
 from models.state.channels import Listener, Unsubscribe
 from models.state.clients.batched_requests import Command
 from models.state.clients.client import RedisClient
-from models.state.clients.cluster_client import ClusterReads
+from models.state.clients.cluster_reads import ClusterReads
 from models.state.clients.redis_errors import unavailable
 from models.state.histories import History
 from models.state.messages import Part, PartResult, StoredPosition

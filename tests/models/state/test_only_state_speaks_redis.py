@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[3]
 
 ALLOWED = {
     # Documents of the emulator, which the recommender does not know.
-    "models/personalize/job_queue.py",
-    "models/personalize/registry.py",
+    "models/personalize/resources/job_queue.py",
+    "models/personalize/resources/registry.py",
 }
 
 CLIENTS = {"redis", "_redis"}
