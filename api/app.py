@@ -88,7 +88,7 @@ from models.errors import (
     Unavailable,
 )
 from models.extras import require_extra
-from models.personalize.registry import Registry
+from models.personalize.resources.registry import Registry
 from models.ranking.challengers import ServingChallengers
 from models.serving.merchandising.experiments import ExperimentCache
 from models.serving.merchandising.placements import PlacementCache

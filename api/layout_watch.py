@@ -18,7 +18,7 @@ from api.dependencies import ReadinessCheck
 from api.personalize.context import PersonalizeContext
 from models.background_tasks import end_tasks
 from models.errors import InvalidSetting
-from models.personalize.registry import Registry
+from models.personalize.resources.registry import Registry
 from models.ranking.challengers import ServingChallengers
 from models.serving.merchandising.experiments import ExperimentCache
 from models.serving.merchandising.placements import PlacementCache

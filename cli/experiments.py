@@ -57,7 +57,7 @@ def start(name: str, file: Path) -> None:
     import msgspec
 
     from models.errors import InvalidRequest
-    from models.personalize.registry import Registry
+    from models.personalize.resources.registry import Registry
     from models.serving.merchandising.experiments import (
         Experiment,
         ExperimentPlan,

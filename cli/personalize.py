@@ -151,7 +151,7 @@ def batch(
 
     import msgspec
 
-    from models.personalize import pipeline_runs
+    from models.personalize.batches import pipeline_runs
     from models.state.clients.client import client_of
     from streams.provisioning import batch_pipeline
     from streams.provisioning.apply import DEFAULT_TIMEOUT_S, WaitOptions, context_of, resources_of

@@ -22,8 +22,8 @@ with atheris.instrument_imports(include=["api", "models"]):
     from models.errors import RecommenderError
     from models.filters.grammar import parse_attributes, parse_filter
     from models.metadata_records import RecordKind, parse_record
-    from models.personalize.dataset_rows import event_of, record_of, typed
-    from models.personalize.dataset_schemas import Schema, check_columns, parse_schema
+    from models.personalize.datasets.dataset_rows import event_of, record_of, typed
+    from models.personalize.datasets.dataset_schemas import Schema, check_columns, parse_schema
     from models.serving.answers import MAX_RESULTS
     from models.tokens import parse_token
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from api.dependencies import Services
-from models.personalize.registry import Registry
+from models.personalize.resources.registry import Registry
 from models.serving.recommenders import Recommenders
 from models.state.tenants import Tenants
 

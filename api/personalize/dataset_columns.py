@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from api.personalize.context import PersonalizeContext
 from models.errors import InvalidInput
 from models.metadata_records import normalized
-from models.personalize.dataset_schemas import NUMBERS, Schema, contextual, parse_schema
-from models.personalize.resource_types import ResourcePath
+from models.personalize.datasets.dataset_schemas import NUMBERS, Schema, contextual, parse_schema
+from models.personalize.resources.resource_types import ResourcePath
 
 
 async def schema_of(context: PersonalizeContext, group: str, dataset_type: str) -> Schema | None:

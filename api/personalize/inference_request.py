@@ -13,11 +13,16 @@ from models.errors import InvalidInput, NotConfigured, ResourceNotFound
 from models.filters.filter import Filter, parse_filter_expression
 from models.filters.grammar import IdTarget
 from models.metadata_records import normalized
-from models.personalize.recipe_answers import RecipeRequest, is_scored
+from models.personalize.recipe_answers import is_scored
+from models.personalize.recipe_requests import RecipeRequest
 from models.personalize.recipes import RECIPES, Recipe, RecipeType, recipe_of
-from models.personalize.resource_types import BUILTIN_CAMPAIGN_CONFIG, ResourcePath, path_of
-from models.personalize.solution_options import answer_options, columns_of
-from models.personalize.statuses import ACTIVE
+from models.personalize.resources.resource_types import (
+    BUILTIN_CAMPAIGN_CONFIG,
+    ResourcePath,
+    path_of,
+)
+from models.personalize.resources.statuses import ACTIVE
+from models.personalize.training.solution_options import answer_options, columns_of
 from models.serving.answers import MAX_RESULTS
 from models.settings import Settings
 from models.state.clients.redis_errors import AWAY_ERRORS

@@ -21,10 +21,10 @@ from models.errors import (
     require_one_shard,
 )
 from models.metadata_records import RecordKind, validate_properties
-from models.personalize.dataset_rows import record_in_schema
-from models.personalize.dataset_schemas import Schema, parse_schema
-from models.personalize.resource_types import ResourcePath, path_of
-from models.personalize.statuses import ACTIVE
+from models.personalize.datasets.dataset_rows import record_in_schema
+from models.personalize.datasets.dataset_schemas import Schema, parse_schema
+from models.personalize.resources.resource_types import ResourcePath, path_of
+from models.personalize.resources.statuses import ACTIVE
 from models.state.users.action_features import action_event_type
 
 KEPT_MEMBERS = ("eventId", "recommendationId", "impression", "properties")

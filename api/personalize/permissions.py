@@ -11,7 +11,7 @@ from api.personalize.context import PersonalizeContext
 from models.action_groups import dataset_group
 from models.api_keys import Role
 from models.errors import Forbidden, InvalidInput, ResourceNotFound
-from models.personalize.resource_types import ResourcePath, path_of
+from models.personalize.resources.resource_types import ResourcePath, path_of
 
 OF_NO_GROUP = frozenset(("schema", "recipe", "algorithm", "feature-transformation"))
 """Types of resources that belong to no dataset group."""

@@ -14,13 +14,8 @@ from api.personalize.inference_request import ServedRecipe, get_filter, read_req
 from api.served_log import ServedPlace
 from models.errors import InvalidInput
 from models.metadata_records import named_values
-from models.personalize.recipe_answers import (
-    PERSONALIZED_LEVELS,
-    RecipeRequest,
-    answer,
-    apply_filter,
-    scores_of,
-)
+from models.personalize.recipe_answers import PERSONALIZED_LEVELS, answer, apply_filter, scores_of
+from models.personalize.recipe_requests import RecipeRequest
 from models.serving.answers import MAX_RESULTS, Answer
 from models.serving.merchandising.rules import Asker
 from models.state.catalogue.metadata import item_properties

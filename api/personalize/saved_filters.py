@@ -15,9 +15,9 @@ from models.errors import (
     ResourceNotFound,
 )
 from models.filters.filter import parse_filter_expression
-from models.personalize.resource import Resource
-from models.personalize.resource_types import path_of
-from models.personalize.statuses import ACTIVE
+from models.personalize.resources.resource import Resource
+from models.personalize.resources.resource_types import path_of
+from models.personalize.resources.statuses import ACTIVE
 
 ONE_GROUP = "a filter of another dataset group has this name"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from models.errors import InvalidInput, ResourceNotFound
-from models.personalize.resource_types import ResourcePath, path_of
+from models.personalize.resources.resource_types import ResourcePath, path_of
 
 RecipeType = Literal[
     "USER_PERSONALIZATION",

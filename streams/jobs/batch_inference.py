@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from models.errors import InvalidInput
 from models.filters.filter import Filter, check_value_names, parse_filter_expression
-from models.personalize.batch_lines import (
+from models.personalize.batches.batch_lines import (
     MAX_LINE_BYTES,
     InferenceRequest,
     Rejected,
@@ -30,17 +30,7 @@ from models.personalize.batch_lines import (
     themed_refusal,
     themed_requests,
 )
-from models.personalize.recipe_answers import (
-    RecipeAnswer,
-    RecipeRequest,
-    answer,
-    is_scored,
-    scores_of,
-)
-from models.personalize.recipes import Recipe, recipe_of
-from models.personalize.resource_types import path_of
-from models.personalize.solution_options import answer_options
-from models.personalize.themes import (
+from models.personalize.batches.themes import (
     Background,
     WriteTitle,
     background,
@@ -48,6 +38,11 @@ from models.personalize.themes import (
     themed_item,
     title_writer,
 )
+from models.personalize.recipe_answers import RecipeAnswer, answer, is_scored, scores_of
+from models.personalize.recipe_requests import RecipeRequest
+from models.personalize.recipes import Recipe, recipe_of
+from models.personalize.resources.resource_types import path_of
+from models.personalize.training.solution_options import answer_options
 from models.serving.answer_options import AnswerOptions
 from models.serving.merchandising.user_segments import filter_users, users_of_item, users_of_items
 from models.serving.recommender import Recommender

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from models.errors import CannotPrepare, InvalidRecord
-from models.personalize.dataset_rows import columns_of, missing_fields, typed
-from models.personalize.dataset_schemas import Column, Schema
+from models.personalize.datasets.dataset_rows import columns_of, missing_fields, typed
+from models.personalize.datasets.dataset_schemas import Column, Schema
 from streams.object_store import Objects
 from streams.reading.column_mapping import DATASETS, DatasetKind, short_names
 from streams.reading.fields import TIMES, ColumnSource, RowChecker, text_or_none

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from models.action_groups import actions_group
 from models.errors import InvalidInput, InvalidRecord
 from models.metadata_records import RecordKind, parse_record, validate_properties
-from models.personalize.dataset_schemas import Column, Schema
-from models.personalize.job_queue import Jobs
+from models.personalize.datasets.dataset_schemas import Column, Schema
+from models.personalize.resources.job_queue import Jobs
 from models.state.users.user_data import user_data_counts
 from streams.jobs.dataset_files import DatasetRow, DatasetRows
 from streams.jobs.job import JobContext, JobResult

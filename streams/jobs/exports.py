@@ -14,13 +14,13 @@ from typing import Any
 
 from models.action_groups import actions_group
 from models.metadata_records import RecordKind
-from models.personalize.dataset_schemas import (
+from models.personalize.datasets.dataset_schemas import (
     ACTION_TYPES,
     EVENT_TYPES_OF_DATASETS,
     ITEM_KEYS,
     parse_schema,
 )
-from models.personalize.resource_types import ResourcePath
+from models.personalize.resources.resource_types import ResourcePath
 from models.state.catalogue.metadata import scan_item_properties, scan_user_properties
 from models.state.store import Store
 from models.state.users.interactions import histories

@@ -32,8 +32,13 @@ from models.action_groups import actions_group
 from models.errors import InvalidEvent, InvalidInput, InvalidRecord
 from models.events import IMPORT_PREFIX, Event, PutEvents, parse, tracking_id_of
 from models.metadata_records import Properties, RecordKind
-from models.personalize.dataset_rows import action_values, event_of, pack_by_user, record_of
-from models.personalize.dataset_schemas import (
+from models.personalize.datasets.dataset_rows import (
+    action_values,
+    event_of,
+    pack_by_user,
+    record_of,
+)
+from models.personalize.datasets.dataset_schemas import (
     ACTION_TYPES,
     EVENT_TYPES_OF_DATASETS,
     Schema,

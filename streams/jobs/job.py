@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from prometheus_client import Gauge
 
 from models.errors import ClaimLost
-from models.personalize.job_queue import Job, Jobs
-from models.personalize.registry import Registry
-from models.personalize.resource_types import ResourcePath
+from models.personalize.resources.job_queue import Job, Jobs
+from models.personalize.resources.registry import Registry
+from models.personalize.resources.resource_types import ResourcePath
 from models.settings import Settings
 from models.state.tenants import Tenants
 from streams.kafka.producing.tracker import Tracker

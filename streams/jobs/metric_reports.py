@@ -21,10 +21,10 @@ from models.errors import InvalidEvent, RecommenderError
 from models.events import Event, PutEvents, parse, tracking_id_of
 from models.metadata_records import Properties
 from models.personalize.metric_reports import MetricReport, lists_named, metric_of, source_of
-from models.personalize.registry import Registry
-from models.personalize.resource import Resource, index_name
-from models.personalize.resource_types import ResourcePath, resource_type_of
-from models.personalize.statuses import ACTIVE
+from models.personalize.resources.registry import Registry
+from models.personalize.resources.resource import Resource, index_name
+from models.personalize.resources.resource_types import ResourcePath, resource_type_of
+from models.personalize.resources.statuses import ACTIVE
 from models.state.catalogue.metadata import item_properties
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.outcomes.served_outcomes import served_places

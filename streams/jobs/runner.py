@@ -21,11 +21,11 @@ from prometheus_client import Counter
 
 from models.background_tasks import end_tasks
 from models.errors import ClaimLost, RecommenderError
-from models.personalize.automatic_training import create_due_versions
-from models.personalize.job_queue import Job, Jobs
-from models.personalize.registry import Registry
-from models.personalize.resource_types import KINDS
-from models.personalize.statuses import CREATE_STOPPING
+from models.personalize.resources.job_queue import Job, Jobs
+from models.personalize.resources.registry import Registry
+from models.personalize.resources.resource_types import KINDS
+from models.personalize.resources.statuses import CREATE_STOPPING
+from models.personalize.training.automatic_training import create_due_versions
 from models.settings import Settings
 from models.state.clients.client import client_of
 from models.state.clients.redis_errors import AWAY_ERRORS

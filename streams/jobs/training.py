@@ -14,19 +14,19 @@ from typing import Any, NamedTuple
 from models.action_groups import actions_group
 from models.errors import InvalidInput, NeedsOneShard, require_one_shard
 from models.metadata_records import Properties
-from models.personalize import scratch_groups, tuning
-from models.personalize.action_training import scored_actions
-from models.personalize.hyperparameters import hyperparameters
 from models.personalize.recipes import ARN, Recipe, recipe_of
-from models.personalize.segment_metrics import evaluate_segments
-from models.personalize.solution_metrics import (
+from models.personalize.training import scratch_groups, tuning
+from models.personalize.training.action_training import scored_actions
+from models.personalize.training.hyperparameters import hyperparameters
+from models.personalize.training.segment_metrics import evaluate_segments
+from models.personalize.training.solution_metrics import (
     EXAMPLES_OF,
     Trial,
     WatchEvents,
     evaluate_recipes,
 )
-from models.personalize.solution_options import answer_options, event_weights
-from models.personalize.training_data import item_weights, within_percentiles
+from models.personalize.training.solution_options import answer_options, event_weights
+from models.personalize.training.training_data import item_weights, within_percentiles
 from models.serving.local import LocalRecommender
 from models.settings import Settings
 from models.state.catalogue.metadata import scan_item_properties

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from models.errors import ReshardRefused, Unavailable
-from models.personalize.job_queue import Jobs
-from models.personalize.registry import Registry
+from models.personalize.resources.job_queue import Jobs
+from models.personalize.resources.registry import Registry
 from models.settings import Settings
 from models.state.clients.client import RedisClient, client_of
 from models.state.clients.redis_errors import AWAY_ERRORS, unavailable

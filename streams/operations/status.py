@@ -8,9 +8,9 @@ import msgspec
 
 from models.errors import Unavailable
 from models.kafka_operations import RunningWorker
-from models.personalize.job_queue import Jobs
-from models.personalize.registry import Registry
-from models.personalize.resource import Resource
+from models.personalize.resources.job_queue import Jobs
+from models.personalize.resources.registry import Registry
+from models.personalize.resources.resource import Resource
 from models.ranking.champions import stored_champions
 from models.settings import Settings
 from models.state.clients.client import client_of

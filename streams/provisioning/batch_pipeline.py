@@ -20,8 +20,8 @@ import prometheus_client
 from croniter import croniter
 
 from models.errors import CannotProvision, RecommenderError, Unavailable
-from models.personalize import pipeline_runs
-from models.personalize.pipeline_runs import Run
+from models.personalize.batches import pipeline_runs
+from models.personalize.batches.pipeline_runs import Run
 from models.state.clients.client import RedisClient
 from streams.provisioning.apply import (
     WaitOptions,

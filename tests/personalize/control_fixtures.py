@@ -17,8 +17,8 @@ from api.personalize.saved_filters import RegistryFilters
 from api.personalize.service_model import service_operations
 from api.read_your_writes import ReadYourWrites
 from api.server.admission import Gate
-from models.personalize.job_queue import Job, Jobs
-from models.personalize.registry import Registry
+from models.personalize.resources.job_queue import Job, Jobs
+from models.personalize.resources.registry import Registry
 from models.serving.merchandising.experiments import ExperimentCache
 from models.serving.merchandising.placements import PlacementCache
 from models.serving.merchandising.segments import Segments

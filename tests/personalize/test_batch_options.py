@@ -11,7 +11,7 @@ import pytest
 
 from models.errors import InvalidInput
 from models.personalize.recipes import RECIPES
-from models.personalize.tuning import trials
+from models.personalize.training.tuning import trials
 from models.state.catalogue.metadata import put_items
 from tests.personalize.answer_fixtures import HOUR_S, Shop, shop
 from tests.personalize.control_fixtures import ROLE, Control

@@ -14,7 +14,7 @@ from models.errors import (
     ResourceInUse,
     ResourceNotFound,
 )
-from models.personalize.registry import PREFIX
+from models.personalize.resources.registry import PREFIX
 from tests.personalize.control_fixtures import NOW, Control
 
 SHOP = "arn:aws:personalize:us-east-1:000000000000:dataset-group/shop"

@@ -10,10 +10,10 @@ import pytest
 from api.personalize.operations import OPERATIONS
 from api.personalize.service_model import service_operations
 from models.errors import ServiceError
-from models.personalize.registry import PREFIX, Registry
-from models.personalize.resource import indexes_of
-from models.personalize.resource_types import KINDS
-from models.personalize.statuses import UNFINISHED
+from models.personalize.resources.registry import PREFIX, Registry
+from models.personalize.resources.resource import indexes_of
+from models.personalize.resources.resource_types import KINDS
+from models.personalize.resources.statuses import UNFINISHED
 from tests.personalize.control_fixtures import INTERACTIONS, ROLE, Control, recipe_arn, schema_text
 from tests.personalize.resource_fixtures import ARN, Documents
 

@@ -14,8 +14,8 @@ from models.errors import (
     ResourceInUse,
     ResourceNotFound,
 )
-from models.personalize.automatic_training import create_due_versions
 from models.personalize.recipes import RECIPES
+from models.personalize.training.automatic_training import create_due_versions
 from tests.personalize.control_fixtures import Control, recipe_arn
 
 CONFIG = {

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from models.personalize.job_queue import Job, Jobs
-from models.personalize.registry import Registry
+from models.personalize.resources.job_queue import Job, Jobs
+from models.personalize.resources.registry import Registry
 from models.settings import Settings
 from models.state.clients.client import connect
 from streams.kafka.topics import ensure_topics

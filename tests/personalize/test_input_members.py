@@ -13,7 +13,7 @@ from api.personalize.operations import OPERATIONS
 from api.personalize.refused_members import DESCRIBED, REFUSED
 from api.personalize.service_model import service_operations
 from models.errors import InvalidInput, ResourceNotFound
-from models.personalize.resource_types import KINDS
+from models.personalize.resources.resource_types import KINDS
 from tests.personalize.calls_fixtures import Caller
 from tests.personalize.control_fixtures import INTERACTIONS, ROLE, Control, recipe_arn
 from tests.personalize.input_members import EFFECTS, effect_of, input_members

@@ -23,7 +23,7 @@ from models.personalize.metric_reports import (
     MetricReport,
     source_of,
 )
-from models.personalize.registry import Registry
+from models.personalize.resources.registry import Registry
 from models.settings import Settings
 from models.state.clients.client import connect
 from models.state.tenants import Tenants

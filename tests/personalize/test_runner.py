@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from models.personalize.solution_metrics import METRICS
+from models.personalize.training.solution_metrics import METRICS
 from models.state.catalogue.metadata import put_items
 from models.state.groups.group_registry import SCRATCH_GROUPS
 from models.state.messages import Part, StoredEvent, StoredMessage, shard_of

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from models.errors import InvalidSetting
-from models.personalize import themes
-from models.personalize.themes import ThemedItem, background, theme_of, title_writer
+from models.personalize.batches import themes
+from models.personalize.batches.themes import ThemedItem, background, theme_of, title_writer
 from models.state.catalogue.metadata import put_items
 from tests.personalize.control_fixtures import ROLE, Control
 from tests.personalize.test_runner import events, run_next, runner_of

@@ -18,8 +18,8 @@ from api.personalize.dataset_columns import check_named_columns
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput
 from models.personalize.recipes import Recipe, recipe_of
-from models.personalize.resource import Resource
-from models.personalize.statuses import CREATE_PENDING
+from models.personalize.resources.resource import Resource
+from models.personalize.resources.statuses import CREATE_PENDING
 from models.serving.answers import MAX_RESULTS
 
 DEFAULT_ITEMS = 25

@@ -6,9 +6,9 @@ import hashlib
 
 from api.personalize.context import PersonalizeContext
 from models.errors import ResourceAlreadyExists
-from models.personalize.resource import Resource
-from models.personalize.resource_types import BUILTIN_CAMPAIGN_CONFIG, ResourcePath
-from models.personalize.statuses import ACTIVE
+from models.personalize.resources.resource import Resource
+from models.personalize.resources.resource_types import BUILTIN_CAMPAIGN_CONFIG, ResourcePath
+from models.personalize.resources.statuses import ACTIVE
 from models.settings import Settings
 
 

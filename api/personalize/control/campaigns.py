@@ -21,10 +21,10 @@ from api.personalize.control.solution_versions import get_trained_version
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceAlreadyExists, ResourceInUse
 from models.personalize.recipes import Recipe, recipe_of
-from models.personalize.registry import LATEST
-from models.personalize.resource import Resource
-from models.personalize.resource_types import path_of
-from models.personalize.statuses import ACTIVE
+from models.personalize.resources.registry import LATEST
+from models.personalize.resources.resource import Resource
+from models.personalize.resources.resource_types import path_of
+from models.personalize.resources.statuses import ACTIVE
 
 _list_created = list_operation("campaign")
 

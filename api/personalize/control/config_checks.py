@@ -10,11 +10,11 @@ from typing import Any
 from api.personalize.context import PersonalizeContext
 from api.personalize.dataset_columns import check_named_columns
 from models.errors import InvalidInput
-from models.personalize import tuning
-from models.personalize.dataset_schemas import ACTION_TYPES, dataset_type_of
-from models.personalize.hyperparameters import hyperparameters
+from models.personalize.datasets.dataset_schemas import ACTION_TYPES, dataset_type_of
 from models.personalize.recipes import Recipe, recipe_of
-from models.personalize.solution_metrics import METRICS
+from models.personalize.training import tuning
+from models.personalize.training.hyperparameters import hyperparameters
+from models.personalize.training.solution_metrics import METRICS
 
 EXPLORATION: Mapping[str, float] = {"explorationWeight": 1.0, "explorationItemAgeCutOff": 1e6}
 """Members of itemExplorationConfig: numbers as text, from 0 to this maximum."""

@@ -13,10 +13,10 @@ from api.personalize.control.pagination import DEFAULT_PAGE_LENGTH, make_token, 
 from api.personalize.protocol import Operation
 from api.personalize.service_model import service_operations
 from models.errors import InvalidInput, LimitExceeded, TooManyTags
-from models.personalize.registry import IndexLimit
-from models.personalize.resource import Resource, index_name
-from models.personalize.resource_types import KINDS, path_of, resource_type_of
-from models.personalize.statuses import ACTIVE
+from models.personalize.resources.registry import IndexLimit
+from models.personalize.resources.resource import Resource, index_name
+from models.personalize.resources.resource_types import KINDS, path_of, resource_type_of
+from models.personalize.resources.statuses import ACTIVE
 
 ExtraMembers = Callable[[PersonalizeContext, Resource], Awaitable[dict[str, Any]]]
 

@@ -15,10 +15,10 @@ from api.personalize.control.crud import (
 )
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceAlreadyExists, ResourceInUse, ServiceError
-from models.personalize.registry import IndexLimit
-from models.personalize.resource import Resource, index_name
-from models.personalize.resource_types import ResourcePath
-from models.personalize.statuses import DELETE_PENDING
+from models.personalize.resources.registry import IndexLimit
+from models.personalize.resources.resource import Resource, index_name
+from models.personalize.resources.resource_types import ResourcePath
+from models.personalize.resources.statuses import DELETE_PENDING
 from models.state.tenants import RESERVED
 
 

@@ -14,9 +14,9 @@ from api.personalize.control.crud import (
 )
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceInUse
-from models.personalize.registry import IndexLimit
-from models.personalize.resource import Resource, index_name
-from models.personalize.statuses import CREATE_PENDING, PENDING
+from models.personalize.resources.registry import IndexLimit
+from models.personalize.resources.resource import Resource, index_name
+from models.personalize.resources.statuses import CREATE_PENDING, PENDING
 
 
 async def create_dataset_import_job(

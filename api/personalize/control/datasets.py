@@ -17,7 +17,7 @@ from api.personalize.control.dataset_groups import group_name
 from api.personalize.protocol import Operation
 from models.action_groups import actions_group
 from models.errors import InvalidInput, ResourceInUse, ServiceError
-from models.personalize.dataset_schemas import (
+from models.personalize.datasets.dataset_schemas import (
     ACTION_TYPES,
     check_columns,
     check_replacement,
@@ -25,9 +25,9 @@ from models.personalize.dataset_schemas import (
     dataset_type_of,
     parse_schema,
 )
-from models.personalize.registry import IndexLimit
-from models.personalize.resource import Resource, index_name
-from models.personalize.statuses import ACTIVE
+from models.personalize.resources.registry import IndexLimit
+from models.personalize.resources.resource import Resource, index_name
+from models.personalize.resources.statuses import ACTIVE
 
 
 async def create_schema(context: PersonalizeContext, request: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from api.personalize.dataset_columns import check_named_columns, schema_of
 from api.personalize.protocol import Operation
 from models.errors import InvalidRequest, LimitExceeded, ResourceInUse
 from models.filters.filter import parse_filter_expression
-from models.personalize.resource_types import path_of
+from models.personalize.resources.resource_types import path_of
 from models.serving.merchandising.named_things import check_unnamed
 
 ALWAYS = frozenset({"Interactions.eventtype", "Action_Interactions.eventtype"})

@@ -20,7 +20,7 @@ from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceAlreadyExists
 from models.metadata_records import normalized
 from models.personalize.metric_reports import EXPRESSION, metric_of
-from models.personalize.resource import Resource
+from models.personalize.resources.resource import Resource
 
 MAX_METRICS = 10
 

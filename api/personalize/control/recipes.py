@@ -8,10 +8,10 @@ from api.personalize.context import PersonalizeContext
 from api.personalize.control.pagination import get_page, make_token
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceNotFound
-from models.personalize.hyperparameters import defaults_of, ranges_of
 from models.personalize.recipes import ARN, RECIPES, Recipe, recipe_of
-from models.personalize.resource_types import ResourcePath, path_of
-from models.personalize.statuses import ACTIVE
+from models.personalize.resources.resource_types import ResourcePath, path_of
+from models.personalize.resources.statuses import ACTIVE
+from models.personalize.training.hyperparameters import defaults_of, ranges_of
 
 SINCE_S = 1_560_124_800.0
 """Creation time of every recipe: June 2019, when the first were published."""

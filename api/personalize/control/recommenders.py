@@ -17,8 +17,8 @@ from api.personalize.control.crud import (
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceInUse
 from models.personalize.recipes import recipe_of
-from models.personalize.resource import Resource
-from models.personalize.statuses import (
+from models.personalize.resources.resource import Resource
+from models.personalize.resources.statuses import (
     CREATE_PENDING,
     INACTIVE,
     START_PENDING,

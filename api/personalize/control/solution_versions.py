@@ -16,12 +16,12 @@ from api.personalize.control.crud import (
 )
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, ResourceInUse, ResourceNotFound
-from models.personalize.automatic_training import copied_members
-from models.personalize.job_queue import Jobs
-from models.personalize.registry import LATEST
-from models.personalize.resource import Resource
-from models.personalize.resource_types import path_of
-from models.personalize.statuses import ACTIVE, CREATE_PENDING, UNFINISHED
+from models.personalize.resources.job_queue import Jobs
+from models.personalize.resources.registry import LATEST
+from models.personalize.resources.resource import Resource
+from models.personalize.resources.resource_types import path_of
+from models.personalize.resources.statuses import ACTIVE, CREATE_PENDING, UNFINISHED
+from models.personalize.training.automatic_training import copied_members
 
 UPDATABLE = ("aws-user-personalization", "aws-hrnn-coldstart")
 """Recipes that can be trained on new data only."""

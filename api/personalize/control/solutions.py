@@ -20,8 +20,8 @@ from api.personalize.dataset_columns import schema_of
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput
 from models.personalize.recipes import recipe_of
-from models.personalize.resource import Resource, index_name
-from models.personalize.statuses import ACTIVE
+from models.personalize.resources.resource import Resource, index_name
+from models.personalize.resources.statuses import ACTIVE
 
 COMPARABLE_TYPES = ("USER_PERSONALIZATION", "POPULAR_ITEMS")
 """Types of recipes that performAutoML can compare: those that answer for a user alone."""

@@ -10,8 +10,8 @@ from api.personalize.context import PersonalizeContext
 from api.personalize.control.crud import check_tag_count, get_resource, validated_tags
 from api.personalize.protocol import Operation
 from models.errors import InvalidInput, TooManyTagKeys
-from models.personalize.resource import Resource
-from models.personalize.resource_types import path_of, resource_type_of
+from models.personalize.resources.resource import Resource
+from models.personalize.resources.resource_types import path_of, resource_type_of
 
 UNTAGGED = frozenset({"schema", "metric-attribution"})
 """Resource types that cannot have tags."""

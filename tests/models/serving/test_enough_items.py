@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from models.filters.short_form import parse_item_filter
-from models.personalize.recipe_answers import RecipeRequest
 from models.personalize.recipe_answers import answer as recipe_answer
+from models.personalize.recipe_requests import RecipeRequest
 from models.personalize.recipes import RECIPES
 from models.serving.merchandising import ruled_answers
 from models.serving.merchandising.placements import NO_CONFIGURATION

@@ -9,8 +9,8 @@ import pytest
 from models.errors import InvalidRecord
 from models.filters.short_form import parse_item_filter
 from models.metadata_records import HIDDEN
-from models.personalize.recipe_answers import RecipeRequest
 from models.personalize.recipe_answers import answer as recipe_answer
+from models.personalize.recipe_requests import RecipeRequest
 from models.personalize.recipes import RECIPES
 from models.serving.cached.cache import StateCache
 from models.serving.merchandising.ruled_answers import answer_by_rules

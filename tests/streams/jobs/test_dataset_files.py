@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import InvalidInput, InvalidRecord, RecommenderError
-from models.personalize.dataset_schemas import Column, Schema
+from models.personalize.datasets.dataset_schemas import Column, Schema
 from streams.jobs.dataset_files import DatasetRow, DatasetRows
 from streams.object_store import Objects
 from streams.reading.column_mapping import DatasetKind

@@ -15,8 +15,8 @@ import boto3
 import pytest
 
 from models.errors import CannotPrepare, InvalidRecord
-from models.personalize.dataset_rows import event_of, record_of
-from models.personalize.dataset_schemas import check_columns, parse_schema
+from models.personalize.datasets.dataset_rows import event_of, record_of
+from models.personalize.datasets.dataset_schemas import check_columns, parse_schema
 from models.settings import Settings
 from streams.jobs.dataset_files import DatasetRows
 from streams.object_store import Objects

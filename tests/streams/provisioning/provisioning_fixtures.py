@@ -13,8 +13,8 @@ import boto3
 import pytest
 
 from models.errors import ClaimLost
-from models.personalize.job_queue import Job, Jobs
-from models.personalize.registry import Registry
+from models.personalize.resources.job_queue import Job, Jobs
+from models.personalize.resources.registry import Registry
 from models.settings import Settings
 from models.state.clients.client import connect
 from ops.embedded_servers import start_redis

@@ -13,8 +13,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from models.errors import CannotProvision, ClaimLost, Unavailable
-from models.personalize import pipeline_runs
-from models.personalize.pipeline_runs import MAX_RUNS, Run
+from models.personalize.batches import pipeline_runs
+from models.personalize.batches.pipeline_runs import MAX_RUNS, Run
 from models.state.clients.client import RedisClient, connect
 from streams.provisioning.apply import run as provision
 from streams.provisioning.batch_pipeline import (

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from cli import main
 from models.errors import RecommenderError
 from models.events import PutEvents, parse
-from models.personalize.dataset_schemas import parse_schema
+from models.personalize.datasets.dataset_schemas import parse_schema
 from models.settings import Settings
 from models.state.users.interactions import Interaction
 from streams.jobs.imports import ImportSource, ImportSurvey

@@ -25,7 +25,7 @@ from models.errors import (
     UnreadableRecording,
 )
 from models.events import PutEvents, parse
-from models.personalize.dataset_schemas import Column, Schema
+from models.personalize.datasets.dataset_schemas import Column, Schema
 from models.settings import Settings
 from streams.jobs.dataset_files import DatasetRows
 from streams.object_store import Objects

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from models.errors import InvalidInput
 from models.filters.filter import parse_filter_expression
 from models.filters.short_form import parse_item_filter
-from models.personalize.recipe_answers import RecipeRequest, answer
+from models.personalize.recipe_answers import answer
+from models.personalize.recipe_requests import RecipeRequest
 from models.personalize.recipes import RECIPES
 from models.serving.cached import property_columns, property_index
 from models.serving.cached.property_columns import PropertyColumns

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from models.metadata_records import VARIANT
-from models.personalize.recipe_answers import RecipeRequest
 from models.personalize.recipe_answers import answer as recipe_answer
+from models.personalize.recipe_requests import RecipeRequest
 from models.personalize.recipes import RECIPES
 from models.serving.answers import Answer
 from models.serving.merchandising.placements import Configuration

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from models.errors import ResourceInUse
-from models.personalize.resource_types import ResourceType, resource_type_of
-from models.personalize.statuses import ACTIVE, UNFINISHED
+from models.personalize.resources.resource_types import ResourceType, resource_type_of
+from models.personalize.resources.statuses import ACTIVE, UNFINISHED
 
 
 class Resource(msgspec.Struct, frozen=True, omit_defaults=True):

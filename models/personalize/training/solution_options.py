@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.metadata_records import normalized
-from models.personalize.hyperparameters import HYPERPARAMETERS
 from models.personalize.recipes import Recipe
+from models.personalize.training.hyperparameters import HYPERPARAMETERS
 from models.serving.answer_options import AnswerOptions, ColumnChoice
 from models.state import layout
 

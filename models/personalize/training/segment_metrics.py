@@ -15,7 +15,7 @@ from models.errors import InvalidInput
 from models.evaluation.query_steps import sort_and_shuffle
 from models.filters.attribute_queries import parse_attribute_query
 from models.metadata_records import Properties, categories_of
-from models.personalize.solution_metrics import WatchEvents
+from models.personalize.training.solution_metrics import WatchEvents
 from models.serving.local import LocalRecommender
 from models.serving.merchandising.user_segments import users_of_item, users_of_items
 from models.serving.recommender import Recommender

@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.errors import InvalidInput
-from models.personalize.hyperparameters import HYPERPARAMETERS, Hyperparameter, hyperparameters
 from models.personalize.recipes import Recipe
+from models.personalize.training.hyperparameters import (
+    HYPERPARAMETERS,
+    Hyperparameter,
+    hyperparameters,
+)
 
 METRIC = "mean_reciprocal_rank_at_25"
 DEFAULT_TRIALS = 4

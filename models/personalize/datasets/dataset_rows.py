@@ -9,7 +9,13 @@ from typing import Any
 from models.errors import InvalidInput, InvalidRecord
 from models.events import Event, MetricAttribution, PutEvents, encode, parse
 from models.metadata_records import Properties, RecordKind, normalized, validate_properties
-from models.personalize.dataset_schemas import EVENT_COLUMNS, ITEM_KEYS, NUMBERS, Column, Schema
+from models.personalize.datasets.dataset_schemas import (
+    EVENT_COLUMNS,
+    ITEM_KEYS,
+    NUMBERS,
+    Column,
+    Schema,
+)
 from models.state.users.action_features import action_event_type
 
 EVENT_TYPE = "interaction"

@@ -3,9 +3,9 @@
     {group}:batch:lease     string  id of the run under way; expires unless it is renewed
     {group}:batch:runs      list    the newest runs as JSON, the latest first
 
-The lease is redis-py's `Lock`: one name, no queue. That of `models.personalize.job_queue` is
-another thing: it picks one of many jobs, and its number goes into each change of the job, so that a
-runner which lost it cannot write.
+The lease is redis-py's `Lock`: one name, no queue. That of `models.personalize.resources.job_queue`
+is another thing: it picks one of many jobs, and its number goes into each change of the job, so
+that a runner which lost it cannot write.
 """
 
 from __future__ import annotations

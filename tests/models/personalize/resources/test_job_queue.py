@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.errors import ClaimLost, ResourceInUse
-from models.personalize import statuses
-from models.personalize.job_queue import MAX_REASON_CHARACTERS, MAX_TRIES, Job, Jobs
-from models.personalize.registry import PREFIX, Registry
-from models.personalize.resource import Resource
-from models.personalize.statuses import ACTIVE, CREATE_IN_PROGRESS, CREATE_PENDING
+from models.personalize.resources import statuses
+from models.personalize.resources.job_queue import MAX_REASON_CHARACTERS, MAX_TRIES, Job, Jobs
+from models.personalize.resources.registry import PREFIX, Registry
+from models.personalize.resources.resource import Resource
+from models.personalize.resources.statuses import ACTIVE, CREATE_IN_PROGRESS, CREATE_PENDING
 from models.settings import Settings
 from models.state.clients.client import connect
 

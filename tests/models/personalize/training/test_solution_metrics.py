@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.personalize.solution_metrics import solution_metrics
+from models.personalize.training.solution_metrics import solution_metrics
 
 NDCG = "normalized_discounted_cumulative_gain_at_"
 NAMES = {

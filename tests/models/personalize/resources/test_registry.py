@@ -20,10 +20,10 @@ from models.errors import (
     ResourceNotFound,
     ServiceError,
 )
-from models.personalize.registry import PREFIX, IndexLimit, Registry
-from models.personalize.resource import Resource, index_name, indexes_of
-from models.personalize.resource_types import KINDS, path_of, resource_type_of
-from models.personalize.statuses import ACTIVE, CREATE_PENDING, UNFINISHED
+from models.personalize.resources.registry import PREFIX, IndexLimit, Registry
+from models.personalize.resources.resource import Resource, index_name, indexes_of
+from models.personalize.resources.resource_types import KINDS, path_of, resource_type_of
+from models.personalize.resources.statuses import ACTIVE, CREATE_PENDING, UNFINISHED
 from models.settings import Settings
 from models.state.clients.client import connect
 from models.state.scripts.registered_scripts import run_script
@@ -262,7 +262,7 @@ async def test_a_command_that_is_repeated_counts_once(
         await run_script(*request)
         return await run_script(*request)
 
-    monkeypatch.setattr("models.personalize.registry.run_script", twice)
+    monkeypatch.setattr("models.personalize.resources.registry.run_script", twice)
 
     def counted(old: Resource) -> Resource:
         return old.with_data(now_s=NOW, n=old.data["n"] + 1)
@@ -389,7 +389,7 @@ async def test_the_cache_of_recent_is_bounded(
     resources: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many resources are read."""
-    monkeypatch.setattr("models.personalize.registry.CACHED", 3)
+    monkeypatch.setattr("models.personalize.resources.registry.CACHED", 3)
     for n in range(8):
         await resources.create(new(f"schema/s{n}"))
         assert (await resources.recent(f"schema/s{n}", now_s=NOW)).path == f"schema/s{n}"
@@ -401,7 +401,7 @@ async def test_old_ended_jobs_are_pruned(
     resources: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newest and the unfinished ones are kept."""
-    monkeypatch.setattr("models.personalize.registry.JOBS_KEPT", 2)
+    monkeypatch.setattr("models.personalize.resources.registry.JOBS_KEPT", 2)
     await resources.create(new("dataset/g/ITEMS"))
     statuses = [CREATE_PENDING, ACTIVE, "CREATE FAILED", ACTIVE, ACTIVE]
     for n, status in enumerate(statuses):

@@ -1,4 +1,4 @@
--- One atomic change of the registry of resources; see models/personalize/registry.py.
+-- One atomic change of the registry of resources; see models/personalize/resources/registry.py.
 --
 -- KEYS[1]  routes the call in a cluster: every key starts with {recommender}
 -- ARGV[1]  MessagePack of

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import InvalidInput
-from models.personalize.dataset_schemas import (
+from models.personalize.datasets.dataset_schemas import (
     MAX_METADATA,
     Column,
     check_columns,

@@ -25,9 +25,9 @@ from models.errors import (
     ResourceNotFound,
     ServiceError,
 )
-from models.personalize.resource import Resource, index_name, indexes_of
-from models.personalize.resource_types import KINDS
-from models.personalize.statuses import UNFINISHED
+from models.personalize.resources.resource import Resource, index_name, indexes_of
+from models.personalize.resources.resource_types import KINDS
+from models.personalize.resources.statuses import UNFINISHED
 from models.settings import Settings
 from models.state.clients.client import RedisClient
 from models.state.clients.redis_errors import AWAY_ERRORS

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import InvalidInput
-from models.personalize.batch_lines import (
+from models.personalize.batches.batch_lines import (
     MAX_LINE_BYTES,
     MAX_SEGMENTS,
     InferenceRequest,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.errors import InvalidEvent, InvalidInput, InvalidRecord
 from models.events import PutEvents
-from models.personalize.dataset_rows import (
+from models.personalize.datasets.dataset_rows import (
     columns_of,
     event_of,
     missing_fields,
@@ -18,7 +18,7 @@ from models.personalize.dataset_rows import (
     record_of,
     typed,
 )
-from models.personalize.dataset_schemas import Schema, parse_schema
+from models.personalize.datasets.dataset_schemas import Schema, parse_schema
 
 pytestmark = pytest.mark.unit
 

@@ -5,8 +5,8 @@ A runner that was killed leaves its scratch group behind; the next sweep erases 
 
 from __future__ import annotations
 
-from models.personalize.registry import Registry
-from models.personalize.statuses import UNFINISHED
+from models.personalize.resources.registry import Registry
+from models.personalize.resources.statuses import UNFINISHED
 from models.state.groups import group_registry as groups
 from models.state.tenants import Tenants
 

@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from models.errors import ClaimLost, ResourceNotFound
-from models.personalize.registry import PREFIX, Claim, Registry
-from models.personalize.resource import Resource
-from models.personalize.statuses import (
+from models.personalize.resources.registry import PREFIX, Claim, Registry
+from models.personalize.resources.resource import Resource
+from models.personalize.resources.statuses import (
     ACTIVE,
     CREATE_PENDING,
     CREATE_STOPPED,

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.errors import ResourceAlreadyExists, ResourceInUse
-from models.personalize.registry import Registry
-from models.personalize.resource import Resource, index_name
-from models.personalize.statuses import ACTIVE, CREATE_PENDING, UNFINISHED
+from models.personalize.resources.registry import Registry
+from models.personalize.resources.resource import Resource, index_name
+from models.personalize.resources.statuses import ACTIVE, CREATE_PENDING, UNFINISHED
 from models.state import layout
 
 FIRST_AFTER_S = 3600.0

@@ -10,8 +10,8 @@ import re
 from typing import NamedTuple
 
 from models.errors import InvalidInput
-from models.personalize import statuses
-from models.personalize.statuses import Transitions
+from models.personalize.resources import statuses
+from models.personalize.resources.statuses import Transitions
 
 MAX_ARN_CHARACTERS = 256
 

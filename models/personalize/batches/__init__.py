@@ -1,0 +1,1 @@
+"""Batch inference: lines of its files, themes, and runs of its pipeline."""

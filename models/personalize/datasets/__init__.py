@@ -1,0 +1,1 @@
+"""Datasets: their schemas, and their rows in an import."""

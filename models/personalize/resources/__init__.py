@@ -1,0 +1,1 @@
+"""Resources of the Amazon Personalize API: their types, statuses, registry and jobs."""
