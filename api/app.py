@@ -44,29 +44,20 @@ from api.personalize.operations import OPERATIONS
 from api.personalize.protocol import PersonalizeApp
 from api.personalize.saved_filters import RegistryFilters
 from api.read_your_writes import ReadYourWrites
-from api.routes import (
+from api.routes import events, item_batches, metadata, recommendations
+from api.routes.merchandising import experiments, filter_routes, outcomes, placements, segments
+from api.routes.operations import (
     api_keys,
     audit,
     dead_letters,
     effective_settings,
     event_paths,
-    events,
-    experiments,
     figures,
-    filter_routes,
     forwarding,
     health,
-    item_batches,
     live,
-    metadata,
-    outcomes,
-    placements,
-    recommendations,
-    segments,
-    transparency,
-    user_exports,
-    users,
-)
+)  # fmt: skip
+from api.routes.users import transparency, user_exports, users
 from api.schemas import error_response
 from api.served_log import ServedLog
 from api.server.admission import Budget, Gate

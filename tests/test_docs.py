@@ -52,7 +52,7 @@ def test_entries_of_the_audit_log_are_documented() -> None:
     found = {
         action
         for folder in ("api/routes", "cli")
-        for path in (ROOT / folder).glob("*.py")
+        for path in (ROOT / folder).rglob("*.py")
         for action in written.findall(path.read_text())
     }
     assert len(found) > 15

@@ -76,7 +76,7 @@ NATIVE: Final[Mapping[tuple[str, str], Role | None]] = {
     ("GET", "/settings"): OPERATE,
     ("GET", "/exposure"): OPERATE,
     ("GET", "/metrics"): OPERATE,
-    # With no more roles and groups than the caller has: `api.routes.api_keys`.
+    # With no more roles and groups than the caller has: `api.routes.operations.api_keys`.
     ("GET", "/keys"): OPERATE,
     ("POST", "/keys"): OPERATE,
     ("DELETE", "/keys/{key_id}"): OPERATE,

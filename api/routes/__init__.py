@@ -1,1 +1,1 @@
-"""The routes of the recommender's own HTTP API."""
+"""Routes of the recommender's own HTTP API: events, metadata, answers; packages of all others."""

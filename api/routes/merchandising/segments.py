@@ -10,7 +10,7 @@ from msgspec import Meta
 from api.dependencies import Services
 from api.openapi import INVALID_REQUEST_ERROR, SERVER_ERRORS, documented
 from api.request_params import AfterParams, parse_body, parse_query
-from api.routes.saved_names import save_named
+from api.routes.merchandising.saved_names import save_named
 from api.schemas import ResponseBody, json_response
 from models.errors import InvalidInput, InvalidRequest
 from models.serving.answers import MAX_RESULTS

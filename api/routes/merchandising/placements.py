@@ -10,7 +10,7 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 from api.dependencies import Services
 from api.openapi import INVALID_REQUEST_ERROR, SERVER_ERRORS, documented
 from api.request_params import ContextParam, PropertyNames, parse_body
-from api.routes.saved_names import save_named
+from api.routes.merchandising.saved_names import save_named
 from api.schemas import ResponseBody, json_response
 from models.audit_entries import pseudonym
 from models.errors import InvalidRequest

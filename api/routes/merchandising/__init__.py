@@ -1,0 +1,1 @@
+"""Routes of a shop's wishes: placements, segments, experiments, filters and their outcomes."""

@@ -1,0 +1,1 @@
+"""Routes for who runs the service: its state, settings, keys, figures, audit and what failed."""

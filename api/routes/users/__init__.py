@@ -1,0 +1,1 @@
+"""Routes about one user: what is known, and what decides about answers."""
