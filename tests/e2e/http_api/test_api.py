@@ -399,7 +399,8 @@ def test_a_segment_has_rules_of_its_own(running: Stack) -> None:
     users = [{"userId": "sg1", "properties": {"TIER": "gold"}}, {"userId": "sg2", "properties": {}}]
     _, put = running.ask("PUT", "/users", {"users": users})
     for name in ("q1", "q2", "q1", "q2"):
-        running.click(name, session="segmented", user="sg2")
+        clicked = running.click(name, session="segmented", user="sg2")
+    running.recommend(f"after={clicked}")  # only what has events, or a record, can be pinned
     gold = {"rule": 'INCLUDE UserID WHERE Users.TIER = "gold"'}
     assert running.ask("PUT", "/segments/gold", gold)[1]["version"] == 1
     rule = {"segment": "gold", "pin": [{"item_id": "q1", "slot": 1}]}
