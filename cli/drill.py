@@ -75,7 +75,7 @@ def drill(
 
     from models.code_cache import compile_once
     from ops.drill.course import Plan, chosen, run
-    from ops.drill.faults import FAULTS
+    from ops.drill.faults.fault_registry import FAULTS
     from ops.drill.report import report_lines, report_of
     from ops.drill.sites import (
         Wish,

@@ -11,7 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from models.errors import InvalidSetting
-from ops.drill import (
+from ops.drill.audit import Account, audit
+from ops.drill.comparison import Findings
+from ops.drill.faults import (
     lost_tail_faults,
     message_faults,
     process_faults,
@@ -19,9 +21,7 @@ from ops.drill import (
     server_faults,
     snapshot_faults,
 )
-from ops.drill.audit import Account, audit
-from ops.drill.comparison import Findings
-from ops.drill.faults import FAULTS, Fault, possible, schedule
+from ops.drill.faults.fault_registry import FAULTS, Fault, possible, schedule
 from ops.drill.observations import Strike
 from ops.drill.reads import behind, ends_of, event_places
 from ops.drill.site import POWERS, Interrupted, Site, stop_orderly

@@ -23,7 +23,7 @@ from models.settings import Settings
 from models.state.messages import StoredMessage
 from ops.drill.course import Plan, chosen, run
 from ops.drill.event_log import log_of
-from ops.drill.faults import FAULTS
+from ops.drill.faults.fault_registry import FAULTS
 from ops.drill.lost_tails import Tail
 from ops.drill.observations import FaultFigures, Observations, Probe, Strike, covered_s
 from ops.drill.proxy import TcpProxy

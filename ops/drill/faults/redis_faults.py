@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from models.state.clients.redis_errors import NotNow
-from ops.drill.faults import fault
+from ops.drill.faults.fault_registry import fault
 from ops.drill.site import AOF, NotSeen, Site
 
 STEP = re.compile(

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from kafka import TopicPartition
 
-from ops.drill.faults import fault
+from ops.drill.faults.fault_registry import fault
+from ops.drill.faults.message_faults import send
 from ops.drill.lost_tails import Tail, copied, erased_user, put_back, settled_marks
-from ops.drill.message_faults import send
 from ops.drill.reads import behind, ends_of, event_ids, event_places, fields_of
 from ops.drill.script import Message
 from ops.drill.site import AOF, NotSeen, Site

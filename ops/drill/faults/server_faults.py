@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ops.drill.faults import fault
+from ops.drill.faults.fault_registry import fault
 from ops.drill.proxy import TcpProxy
 from ops.drill.site import NotSeen, Site
 

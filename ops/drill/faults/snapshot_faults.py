@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 
-from ops.drill.faults import fault
+from ops.drill.faults.fault_registry import fault
 from ops.drill.site import Site
 
 

@@ -8,7 +8,7 @@ import signal
 from kafka.admin import MemberToRemove
 from kafka.errors import KafkaError
 
-from ops.drill.faults import fault
+from ops.drill.faults.fault_registry import fault
 from ops.drill.reads import admin
 from ops.drill.site import NotSeen, Site
 from ops.drill.site_processes import RestartedProcess

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 
-from ops.drill.faults import fault
+from ops.drill.faults.fault_registry import fault
 from ops.drill.load import CODECS
 from ops.drill.script import DISTANT_S, Message
 from ops.drill.site import NotSeen, Site

@@ -1,0 +1,1 @@
+"""Kinds of faults of the drill, and their registry."""
