@@ -8,11 +8,11 @@ from importlib import import_module
 import click
 from pydantic import ValidationError
 
-from models.environment import PREFIX, variable
 from models.errors import RecommenderError
 from models.secrets import redact_output
 from models.settings import Settings
 from models.settings.effective import setting_origins
+from models.settings.environment import PREFIX, variable
 
 MODULES = {
     "api": "processes",

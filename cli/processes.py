@@ -77,7 +77,7 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
     """Run everything with simulated shoppers, and show how a click changes an answer."""
     settings = Settings() if port is None else Settings(port=port)
     say_what_starts(settings)
-    from models.running_servers import DEMO
+    from models.servers.running_servers import DEMO
     from ops import demo as shown
     from ops.stack import run_stack
 

@@ -9,17 +9,17 @@ import time
 from pathlib import Path
 
 from cli.group import say
-from models.environment import READY_FILE
 from models.errors import CannotStart, NotConfigured, Unavailable
 from models.settings import Settings
 from models.settings.access import is_loopback
+from models.settings.environment import READY_FILE
 
 WAIT_FOR_KAFKA_S = 2.0
 
 
 def settings_with_servers(*, needs_redis: bool = True) -> Settings:
     """The settings; servers that they do not name are those of a running `up` or `demo`."""
-    from models.running_servers import located
+    from models.servers.running_servers import located
 
     return located(Settings(), needs_redis=needs_redis)
 
@@ -43,7 +43,7 @@ def check_servers(
 
         check_kafka(settings)
     if settings.redis and needs_redis:
-        from models.server_checks import check_redis
+        from models.servers.server_checks import check_redis
         from models.state.copies.format_check import check_format
 
         check_redis(settings)

@@ -89,7 +89,7 @@ def restore(folder: str, name: str | None, replace: bool) -> None:
     Workers then apply from Kafka what came since. It is checked whole before anything is written.
     """
     from models.errors import RecommenderError
-    from models.server_checks import check_redis
+    from models.servers.server_checks import check_redis
     from streams.operations import snapshots
     from streams.operations.kept_messages import messages_behind_text
 
@@ -113,7 +113,7 @@ def rebuild(yes: bool) -> None:
 
     API keys, tracking ids, Amazon Personalize's resources and the forwarder's positions stay.
     """
-    from models.server_checks import check_redis
+    from models.servers.server_checks import check_redis
     from models.state.copies.format_check import on_stored_shards
     from models.state.copies.state_replacements import forget_learned
     from streams.kafka.connections.connection import check_kafka

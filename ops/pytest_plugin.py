@@ -132,7 +132,7 @@ def _address(process: subprocess.Popen[bytes], data: Path, log: Path) -> str:
     RuntimeError
         The service has ended or is not ready in time; with the end of its log.
     """
-    from models.running_servers import announced_api  # noqa: PLC0415  as above
+    from models.servers.running_servers import announced_api  # noqa: PLC0415  as above
 
     deadline_s = time.monotonic() + START_S
     while (address := announced_api(data)) is None:

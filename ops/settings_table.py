@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from models.secret_files import is_secret
 from models.settings import Settings
+from models.settings.secret_files import is_secret
 
 
 def settings_table() -> str:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from models.errors import CannotStart
-from models.running_servers import announced
+from models.servers.running_servers import announced
+from models.servers.tls import context_of_own_server
 from models.settings import Settings
-from models.tls import context_of_own_server
 from ops.embedded_servers import supervise_broker, supervise_redis
 from ops.forked_processes import end_fork_server, load_now
 from ops.ports import free_port, is_free_port, port_holder

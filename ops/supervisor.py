@@ -13,8 +13,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from models.environment import READY_FILE
 from models.errors import CannotStart, RecommenderError
+from models.settings.environment import READY_FILE
 from models.waits import waits_s
 from ops import orphans
 from ops.forked_processes import fork

@@ -10,8 +10,8 @@ from typing import Any
 from api.server.admission import Gate
 from api.server.connections import Connections
 from api.server.uvicorn_protocol import BoundedProtocol
+from models.servers.tls import server_context
 from models.settings import Settings
-from models.tls import server_context
 
 SECURITY_HEADERS = [("x-content-type-options", "nosniff"), ("referrer-policy", "same-origin")]
 """Headers of every answer; pages have a content security policy of their own."""

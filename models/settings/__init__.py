@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from models.environment import PREFIX, Environment
 from models.errors import InvalidSetting
 from models.secrets import redacted
 from models.settings.access import AccessSettings, is_loopback
+from models.settings.environment import PREFIX, Environment
 from models.settings.forwarding import ForwardingSettings
 from models.settings.kafka_security import KafkaSecuritySettings
 from models.settings.oidc import OidcSettings
@@ -20,8 +20,8 @@ from models.settings.personalize import PersonalizeSettings
 from models.settings.redis_connection import RedisConnectionSettings
 from models.settings.servers import ServerSettings
 from models.settings.serving import ServingSettings
+from models.settings.settings_file import SettingsFile
 from models.settings.state import StateSettings
-from models.settings_file import SettingsFile
 
 
 class OperationSettings(BaseSettings):

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from pydantic import SecretStr
 from pydantic_core import to_jsonable_python
 
-from models.environment import Environment
-from models.secret_files import is_secret
 from models.secrets import HIDDEN, redacted
 from models.settings import Settings
-from models.settings_file import SettingsFile
+from models.settings.environment import Environment
+from models.settings.secret_files import is_secret
+from models.settings.settings_file import SettingsFile
 
 DEFAULT = "default"
 

@@ -8,8 +8,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 from models.errors import InvalidSetting
-from models.redis_urls import redis_database, redis_hosts, speaks_tls
-from models.secret_files import SECRET
+from models.settings.redis_urls import redis_database, redis_hosts, speaks_tls
+from models.settings.secret_files import SECRET
 
 
 class RedisConnectionSettings(BaseSettings):

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
-from models.redis_urls import redis_hosts
-from models.secret_files import SECRET
+from models.settings.redis_urls import redis_hosts
+from models.settings.secret_files import SECRET
 
 
 class ServerSettings(BaseSettings):

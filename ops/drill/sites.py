@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from kafka.errors import KafkaError
 
-from models.environment import PREFIX
 from models.settings import Settings
+from models.settings.environment import PREFIX
 from models.state.groups.group_registry import erase_group
 from ops.drill.load import Load
 from ops.drill.proxy import TcpProxy

@@ -16,8 +16,8 @@ import trustme
 from api.server.server_options import server_options
 from models.audit_entries import AuditEntry
 from models.errors import InvalidSetting
+from models.servers.tls import context_of_own_server
 from models.settings import Settings
-from models.tls import context_of_own_server
 from ops.embedded_servers import start_redis
 from tests.access.api_key_fixtures import keyed_api
 from tests.api_server import Api, accepting_publisher, request, run_api, serve_api

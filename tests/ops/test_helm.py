@@ -17,8 +17,8 @@ import yaml
 from jsonschema import ValidationError
 from yaml import YAMLError
 
-from models.secret_files import is_secret
 from models.settings import Settings
+from models.settings.secret_files import is_secret
 from tests.helm import HELM_LAYERS, KUBERNETES, check_kubernetes_objects, helm, objects
 from tests.servers import ROOT
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import CannotStart, NotConfigured
-from models.running_servers import announced, located
+from models.servers.running_servers import announced, located
 from models.settings import Settings
 from ops.orphans import lock_data_dir
 from ops.stack import _api_port, _metrics

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, cast
 import redis.asyncio
 from redis.backoff import NoBackoff
 
-from models.redis_options import redis_options
+from models.servers.redis_options import redis_options
 from models.settings import Settings
 from models.state.clients.batched_reads import BatchingClient
 from models.state.clients.cluster_client import ClusterClient

@@ -15,8 +15,8 @@ import redis.asyncio.cluster
 import redis.exceptions
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
 
-from models.redis_urls import redis_hosts, speaks_tls, with_first_host
 from models.settings import Settings
+from models.settings.redis_urls import redis_hosts, speaks_tls, with_first_host
 from models.state.clients.batched_requests import TRIES
 from models.state.clients.cluster_reads import ABSENT_AFTER_S, ClusterReads
 from models.state.clients.redis_errors import AWAY_ERRORS

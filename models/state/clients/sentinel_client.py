@@ -14,9 +14,9 @@ import redis.asyncio.sentinel
 from redis.asyncio.connection import parse_url
 from redis.backoff import NoBackoff
 
-from models.redis_options import sentinel_options
-from models.redis_urls import SENTINEL_PORT, redis_hosts, speaks_tls, with_first_host
+from models.servers.redis_options import sentinel_options
 from models.settings import Settings
+from models.settings.redis_urls import SENTINEL_PORT, redis_hosts, speaks_tls, with_first_host
 from models.state.clients.batched_reads import BatchingClient
 from models.state.clients.retried_commands import LossRetry
 

@@ -17,10 +17,10 @@ import redis.connection
 import redis.exceptions
 
 from models.errors import InvalidSetting, SnapshotRefused, Unavailable
-from models.redis_options import redis_options
-from models.redis_urls import redis_hosts, speaks_tls, with_first_host
-from models.server_checks import blocking_clients
+from models.servers.redis_options import redis_options
+from models.servers.server_checks import blocking_clients
 from models.settings import Settings
+from models.settings.redis_urls import redis_hosts, speaks_tls, with_first_host
 from models.state.clients.redis_errors import AWAY_ERRORS, is_not_now
 from models.state.copies.saved_values import (
     KINDS,

@@ -22,8 +22,8 @@ from aiokafka.errors import KafkaConnectionError
 
 from models.errors import InvalidSetting, RecommenderError, Unavailable
 from models.extras import require_extra
+from models.servers.tls import client_context
 from models.settings import Settings
-from models.tls import client_context
 
 TIMEOUT_S = 4.0
 """Longest wait for a token endpoint."""

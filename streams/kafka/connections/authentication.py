@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 from kafka.net.sasl import get_sasl_mechanism
 
 from models.errors import InvalidSetting, Unavailable
-from models.listeners import KAFKA_PORT, host_and_port, kafka_connection, kafka_request
+from models.servers.listeners import KAFKA_PORT, host_and_port, kafka_connection, kafka_request
 from models.settings import Settings
 from streams.kafka.connections.security import kafka_python_options
 

@@ -16,8 +16,8 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 
 from models.errors import InvalidSetting, NotConfigured, Overloaded, Unavailable
-from models.listeners import Trouble
-from models.server_checks import kafka_trouble
+from models.servers.listeners import Trouble
+from models.servers.server_checks import kafka_trouble
 from models.settings import Settings
 from streams.kafka.connections.authentication import are_accepted, check_credentials
 from streams.kafka.connections.decoding import name_unreadable

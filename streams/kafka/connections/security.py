@@ -5,8 +5,8 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
+from models.servers.tls import client_context
 from models.settings import Settings
-from models.tls import client_context
 from streams.kafka.connections.access_tokens import AiokafkaTokens, KafkaPythonTokens, access_tokens
 
 

@@ -18,7 +18,7 @@ import msgspec
 from models.errors import InvalidEvent, require_one_shard
 from models.events import Event, PutEvents, parse
 from models.metadata_records import Properties
-from models.running_servers import located
+from models.servers.running_servers import located
 from models.settings import Settings
 from models.tokens import Receipt
 from streams.kafka.producing.produced_messages import (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from models.errors import InvalidInput, InvalidSetting, Unavailable
-from models.server_checks import check_redis
+from models.servers.server_checks import check_redis
 from models.settings import Settings
 from models.state.clients.client import client_of
 from models.state.clients.redis_errors import AWAY_ERRORS

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.errors import InvalidSetting, Unavailable
-from models.server_checks import check_redis
+from models.servers.server_checks import check_redis
 from models.settings import Settings
 from models.state.clients.redis_errors import AWAY_ERRORS
 from ops.embedded_servers import start_broker

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.errors import InvalidSetting
-from models.server_checks import check_redis
+from models.servers.server_checks import check_redis
 from models.settings import Settings
 from models.state.clients.client import client_of
 from models.state.messages import Part

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.redis_urls import speaks_tls
+from models.servers.tls import client_context
 from models.settings import Settings
-from models.tls import client_context
+from models.settings.redis_urls import speaks_tls
 
 
 def redis_options(settings: Settings, url: str = "") -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Checks of the servers in the settings before any work, with the cause of a failure.
 
-Where a client library has failed, `models.listeners` looks at what listens there.
+Where a client library has failed, `models.servers.listeners` looks at what listens there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from models.errors import InvalidSetting, Unavailable
-from models.listeners import (
+from models.secrets import redacted
+from models.servers.listeners import (
     ASK_S,
     KAFKA_PORT,
     NO_TROUBLE,
@@ -28,15 +29,14 @@ from models.listeners import (
     kafka_listener,
     protocol_at,
 )
-from models.redis_options import redis_options, sentinel_options
-from models.redis_urls import (
+from models.servers.redis_options import redis_options, sentinel_options
+from models.settings import Settings
+from models.settings.redis_urls import (
     SENTINEL_PORT,
     redis_hosts,
     speaks_tls,
     with_first_host,
 )
-from models.secrets import redacted
-from models.settings import Settings
 
 PING_S = 4.0
 """Longest wait for Redis to answer a PING: a busy server is not away."""
@@ -100,7 +100,7 @@ def kafka_trouble(
     mechanism: str = "",
     shows_certificate: bool = False,
 ) -> Trouble:
-    """Why no bootstrap server can be used; parameters as of `models.listeners.kafka_listener`.
+    """Why no bootstrap server can be used; parameters as of `listeners.kafka_listener`.
 
     Nothing if one of them can. They are asked at the same time; ends in 5 s.
     """

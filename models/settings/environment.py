@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
 from models.errors import InvalidSetting
-from models.secret_files import SUFFIX, is_secret, read_secret
+from models.settings.secret_files import SUFFIX, is_secret, read_secret
 
 PREFIX = "RECOMMENDER_"
 

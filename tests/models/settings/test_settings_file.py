@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from models.environment import Environment
 from models.errors import InvalidSetting
-from models.secret_files import is_secret
 from models.settings import Settings
 from models.settings.effective import as_toml, effective_settings
-from models.settings_file import SettingsFile
+from models.settings.environment import Environment
+from models.settings.secret_files import is_secret
+from models.settings.settings_file import SettingsFile
 
 pytestmark = pytest.mark.unit
 

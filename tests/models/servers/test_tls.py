@@ -10,7 +10,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from models.errors import InvalidSetting
-from models.tls import client_context
+from models.servers.tls import client_context
 
 pytestmark = pytest.mark.unit
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import InvalidSetting, Unavailable
-from models.server_checks import check_redis, kafka_trouble
+from models.servers.server_checks import check_redis, kafka_trouble
 from models.settings import Settings
 from ops.embedded_servers import redis_binary, start_broker, start_redis
 from tests.servers import own_port, unavailable, wait_until

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from models.environment import CONFIG, Environment
 from models.errors import InvalidSetting
-from models.secret_files import SUFFIX, is_secret, read_secret
+from models.settings.environment import CONFIG, Environment
+from models.settings.secret_files import SUFFIX, is_secret, read_secret
 
 DEFAULT_FILE = "recommender.toml"
 """File in the current folder that is read if it is there."""
