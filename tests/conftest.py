@@ -59,7 +59,7 @@ LONG = (
     "tests/e2e/shards/test_reshard.py",
     "tests/e2e/faults/test_resilience.py",
     "tests/e2e/faults/test_drill.py",
-    "tests/personalize/test_other_clients.py",
+    "tests/personalize/clients/test_other_clients.py",
     "tests/ops/test_deployment.py",
     "tests/e2e/servers/test_secured_kafka.py",
     "tests/e2e/commands/test_commands.py",
@@ -86,10 +86,10 @@ LONG = (
     "tests/models/evaluation/test_off_policy.py",
     "tests/models/state/groups/test_group_registry.py",
     "tests/streams/agents/test_exactly_once.py",
-    "tests/personalize/test_imports.py",
+    "tests/personalize/jobs/test_imports.py",
     "tests/personalize/test_shadow.py",
     "tests/e2e/commands/test_readme.py",
-    "tests/personalize/test_runner.py",
+    "tests/personalize/jobs/test_runner.py",
     "tests/models/state/test_withdrawals.py",
     "tests/models/state/test_outcomes.py",
 )
@@ -100,8 +100,8 @@ TOGETHER = (
     "tests/ops/test_deployment.py",
     "tests/ops/test_installation.py",
     "tests/e2e/pages/test_page.py",
-    "tests/personalize/test_other_clients.py",
-    "tests/personalize/test_imports.py",
+    "tests/personalize/clients/test_other_clients.py",
+    "tests/personalize/jobs/test_imports.py",
     "tests/e2e/commands/test_readme.py",
 )
 """Of these, those whose tests share what takes long; others' tests go to any free process."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.personalize.other_clients import npm
+from tests.personalize.clients.other_clients import npm
 
 PACKAGES = (
     "openapi-typescript@7.13.0",

@@ -56,7 +56,8 @@ def test_the_tests_of_effects_exist() -> None:
     """Every module and function that shows an effect is there."""
     folder, known = Path(__file__).parent, set[str]()
     for module in {test.partition(".")[0] for test in EFFECTS.values()}:
-        tree = ast.parse((folder / f"{module}.py").read_text())
+        (path,) = folder.rglob(f"{module}.py")
+        tree = ast.parse(path.read_text())
         known |= {
             f"{module}.{one.name}"
             for one in tree.body

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.openapi_document import document
-from tests.personalize.other_clients import parsed, run
+from tests.personalize.clients.other_clients import parsed, run
 from tests.servers import require
 from tests.stack import Stack
 from tests.typescript import typescript

@@ -12,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.access.api_key_fixtures import keyed_api
 from tests.e2e.pages.shop_page import Page, ShopPage, run_in_page, warm
-from tests.personalize.other_clients import npm
+from tests.personalize.clients.other_clients import npm
 from tests.servers import ROOT
 from tests.stack import Stack
 

@@ -14,7 +14,7 @@ from models.personalize.batches import themes
 from models.personalize.batches.themes import ThemedItem, background, theme_of, title_writer
 from models.state.catalogue.metadata import put_items
 from tests.personalize.control_fixtures import ROLE, Control
-from tests.personalize.test_runner import events, run_next, runner_of
+from tests.personalize.jobs.test_runner import events, run_next, runner_of
 
 KINDS = (("tent", "Outdoor"), ("pan", "Kitchen"), ("novel", "Books"))
 """Of the items `i<n>` by the remainder of n, which are taken together."""

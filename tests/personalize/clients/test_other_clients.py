@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.personalize.calls_fixtures import CREDENTIALS, campaign, serving
-from tests.personalize.other_clients import (
+from tests.personalize.clients.other_clients import (
     aioboto3,
     command_line,
     environment,

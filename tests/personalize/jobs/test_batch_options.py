@@ -15,7 +15,7 @@ from models.personalize.training.tuning import trials
 from models.state.catalogue.metadata import put_items
 from tests.personalize.answer_fixtures import HOUR_S, Shop, shop
 from tests.personalize.control_fixtures import ROLE, Control
-from tests.personalize.test_runner import run_next, runner_of
+from tests.personalize.jobs.test_runner import run_next, runner_of
 
 SMALL = {"training_min_users": 1, "training_min_interactions": 1}
 

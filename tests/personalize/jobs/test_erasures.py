@@ -19,7 +19,7 @@ from streams.kafka.consuming.offsets import messages
 from streams.kafka.producing.tracker import Tracker
 from streams.kafka.topics import Topics, ensure_topics
 from tests.personalize.control_fixtures import Control
-from tests.personalize.test_runner import deletion, events, run_next, runner_of
+from tests.personalize.jobs.test_runner import deletion, events, run_next, runner_of
 
 _numbers = itertools.count()
 
