@@ -14,13 +14,7 @@ from numba import f8
 from models.arrays import Floats
 from models.machine_code import compiled
 from models.ranking import returns
-from models.ranking.features import (
-    AGAIN,
-    BASE,
-    FEATURES,
-    N_FEATURES,
-    without_user_knn,
-)
+from models.ranking.features import AGAIN, BASE, FEATURES, N_FEATURES, without_user_knn
 
 LEARNING_RATE = 0.05
 INITIAL_BASE_WEIGHT = 1.0

@@ -64,8 +64,9 @@ from models.state.messages import (
     shard_of,
 )
 from models.state.scripts.lua_source import OUTCOME_FUNCTIONS, make_script
-from models.state.scripts.outcome_limits import outcome_limits
 from models.state.scripts.registered_scripts import Script, run_script, run_step
+from models.state.scripts.step_limits import step_limits
+from models.state.scripts.watermark_scripts import LOWER_WATERMARK, RAISE_WATERMARK
 
 STEP = make_script(
     "apply_batch",
@@ -89,21 +90,6 @@ STEP = make_script(
 MAX_PARTITIONS = 5_000
 """Partitions whose watermarks a group keeps, 100 bytes each, before those of deleted topics go."""
 
-_LOWER_WATERMARK = Script.of("""
-local mark = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil)
-if not mark or mark <= tonumber(ARGV[2]) then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-if ARGV[3] ~= '' then redis.call('HSET', KEYS[2], ARGV[1], ARGV[3]) end
-return 1
-""")
-
-
-_RAISE_WATERMARK = Script.of("""
-local mark = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or nil) or -1
-if mark < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
-return 1
-""")
-
 
 class Store:
     """State of one dataset group; holds nothing itself but the client.
@@ -120,28 +106,7 @@ class Store:
         self.redis = client
         self.settings = settings
         self.prefix = f"{{{settings.group}}}:"
-        self.request = {
-            "prefix": self.prefix,
-            "limits": {
-                "history": settings.history_events,
-                "trimmed_ids": layout.TRIMMED_IDS_PER_EVENT * settings.history_events,
-                "recent": settings.recent_events,
-                "window": layout.WINDOW,
-                "neighbours": layout.NEIGHBOURS,
-                "recent_owners": layout.RECENT_OWNERS,
-                "tops": layout.TOPS,
-                "items": settings.max_items,
-                "types": layout.TYPES,
-                "context_items": layout.CONTEXT_ITEMS,
-                "context_values": layout.CONTEXT_VALUES,
-                "user_sessions": settings.user_sessions,
-                "tombstones": settings.max_tombstones,
-                "tombstone_ttl": settings.kept_tombstones_s,
-                "session_ttl": settings.session_ttl_s,
-                "user_ttl": settings.user_ttl_s,
-                **outcome_limits(settings),
-            },
-        }
+        self.request = {"prefix": self.prefix, "limits": step_limits(settings)}
 
     def key(self, name: str) -> str:
         """The full key of `name` in this group."""
@@ -225,7 +190,7 @@ class Store:
 
     async def raise_watermark(self, field: str, offset: int) -> None:
         """Set the group's watermark of a partition to an offset, if it is lower."""
-        await run_script(self.redis, _RAISE_WATERMARK, [self.key("watermarks")], field, offset)
+        await run_script(self.redis, RAISE_WATERMARK, [self.key("watermarks")], field, offset)
 
     async def lower_watermark(
         self, field: str, offset: int, witness: tuple[int, int, int] | None = None
@@ -236,7 +201,7 @@ class Store:
         """
         packed = b"" if witness is None else layout.pack_witness(*witness)
         keys = [self.key("watermarks"), self.key("witnesses")]
-        await run_script(self.redis, _LOWER_WATERMARK, keys, field, offset, packed)
+        await run_script(self.redis, LOWER_WATERMARK, keys, field, offset, packed)
 
     async def forget_partitions(
         self, incarnations: Collection[str], *, most: int = MAX_PARTITIONS
