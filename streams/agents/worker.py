@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import faust
-from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
 from models.audit_entries import AuditEntry
@@ -27,11 +26,11 @@ from models.settings import Settings
 from models.state.clients.client import client_of
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.operations.figure_sums import WRITE_EVERY_S, FigureWriter
-from models.state.operations.memory import read_memory
 from models.state.operations.running_workers import report_worker
 from models.state.shards.stored_layout import LOOK_EVERY_S, fix_layout, layout_and_move
 from models.state.tenants import Tenants
 from models.traces import traces_of
+from streams.agents.agent_log import AgentLog
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.catch_up import CatchUp
 from streams.agents.challengers import WorkerChallengers
@@ -40,6 +39,7 @@ from streams.agents.events import APPLIED, FRESHNESS, event_agent
 from streams.agents.example_sampling import ExampleSampler
 from streams.agents.experiment_guard import GUARD_EVERY_S, guard_experiments
 from streams.agents.factors import FactorUpkeep
+from streams.agents.memory_report import MEMORY_EVERY_S, report_memory
 from streams.agents.metadata import RECORDS, metadata_agent
 from streams.agents.ranker import GroupLearners, group_of
 from streams.agents.received import received_messages
@@ -53,12 +53,10 @@ from streams.kafka.consuming.assignment import (
     first_offset,
     next_read,
 )
-from streams.kafka.consuming.consumer_log import ConsumerLog
 from streams.kafka.consuming.standstill import Standstill
 from streams.kafka.dead_letters import of_unreadable
 from streams.kafka.faust_clients.faust_app import add_agent, commit, create_app
 from streams.kafka.faust_clients.faust_producing import keep_letter, offer
-from streams.kafka.producing.produce_errors import classified
 from streams.kafka.topics import Topics, topic_ids
 from streams.retry_policy import AWAY, retry_outages
 
@@ -69,15 +67,9 @@ LOG = logging.getLogger(__name__)
 
 COMMIT_EVERY_S = 1.0
 
-MEMORY_EVERY_S = 10.0
-
 LAG = Gauge("recommender_lag_messages", "Messages not in effect yet", ["topic", "partition"])
 WATERMARK = Gauge(
     "recommender_watermark_offset", "Offset of the last message in effect", ["topic", "partition"]
-)
-MEMORY_USED = Gauge("recommender_redis_memory_bytes", "Memory in use by Redis; NaN if unknown")
-MEMORY_LIMIT = Gauge(
-    "recommender_redis_memory_limit_bytes", "Limit of Redis' memory; 0: none, NaN: unknown"
 )
 
 
@@ -91,7 +83,7 @@ class Worker:
         self.tenants = Tenants(self._redis, settings)
         self._recommenders = Recommenders(self.tenants)
         self.app = create_app("worker", settings, self.load_positions)
-        self._log = WorkerLog(self.app, settings)
+        self._log = AgentLog(self.app, settings)
         self._spans = _step_spans(settings, self.app.conf.id)
         sampler = ExampleSampler(self._recommenders, publish=self.publish_examples, clock=time.time)
         self.catch_up = CatchUp(
@@ -272,16 +264,7 @@ class Worker:
 
     async def report_memory(self) -> None:
         """Report the memory of Redis to the metrics."""
-        used_bytes = limit_bytes = math.nan
-        try:
-            memory = await read_memory(self._redis)
-        except AWAY_ERRORS as error:
-            LOG.warning("the memory of Redis is not known: %s", error)
-        else:
-            used_bytes, limit_bytes = memory.used_bytes, memory.limit_bytes
-        MEMORY_USED.set(used_bytes)
-        MEMORY_LIMIT.set(limit_bytes)
-        self._memory_bytes = used_bytes
+        self._memory_bytes = await report_memory(self._redis)
 
     async def report_figures(self) -> None:
         """Add to the key figures of the present minute and hour."""
@@ -384,40 +367,6 @@ def app_of(worker: Worker, *, ready: Callable[[], None] | None = None) -> faust.
     app.task(worker.factors.run)
     app.on_before_shutdown.connect(worker.close)
     return app
-
-
-class WorkerLog(ConsumerLog):
-    """Kafka's partitions as a worker's agents read them: a `PartitionLog`."""
-
-    def __init__(self, app: faust.App, settings: Settings) -> None:
-        super().__init__(app)
-        self._settings = settings
-        self._topics = Topics.of(settings)
-
-    async def offset_at(self, partition: Partition, timestamp_ms: int) -> int | None:
-        """First offset whose message is no older than this; waits while Kafka is away."""
-        ask = functools.partial(super().offset_at, partition, timestamp_ms)
-
-        async def find() -> int | None:
-            try:
-                return await ask()
-            except KafkaError as error:
-                explained = classified(error)
-                if explained is None:
-                    raise
-                raise explained from error
-
-        return await retry_outages(find, AWAY)
-
-    async def is_renewed(self, partition: Partition, field: str) -> bool:
-        """True if the topic was deleted and made again; waits while Kafka is away."""
-        topic, number = partition
-
-        async def renewed() -> bool:
-            ids = await asyncio.to_thread(topic_ids, self._settings, [topic])
-            return self._topics.field(topic, ids[topic], number) != field
-
-        return await retry_outages(renewed, AWAY)
 
 
 def _figure_totals() -> dict[str, float]:

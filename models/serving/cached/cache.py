@@ -8,7 +8,6 @@ run at the same time go into one command.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from models.arrays import NO_ITEMS, Indexes
 from models.background_tasks import end_tasks
 from models.metadata_records import Properties
-from models.ranking.challengers import ReadyChallengers, ServingChallengers
+from models.ranking.challengers import ServingChallengers
 from models.ranking.champions import (
     BUILT_IN_CHOICES,
     OBJECTIVES,
@@ -26,10 +25,7 @@ from models.ranking.champions import (
     RankerChoice,
     serving_challenger,
 )
-from models.ranking.context_lift import (
-    NO_CONTEXT_VALUES,
-    ContextValues,
-)
+from models.ranking.context_lift import NO_CONTEXT_VALUES, ContextValues
 from models.ranking.ranker import ListwiseRanker
 from models.ranking.selection import CapGroup
 from models.retrieval.candidates import top_list_candidates
@@ -38,10 +34,10 @@ from models.serving.cached.cached_context import CachedContext
 from models.serving.cached.cached_items import ItemIds, ItemStatistics, in_background
 from models.serving.cached.cached_texts import TextNeighbours
 from models.serving.cached.derived_values import DerivedValues
+from models.serving.cached.hidden_marks import HiddenMarks
 from models.serving.cached.property_index import PropertyIndex
 from models.serving.cached.shared_state import (
     NO_PRODUCTS,
-    NONE_HIDDEN,
     SharedState,
     first_of_each,
     shown_tops,
@@ -53,16 +49,12 @@ from models.serving.cached.silence import (
     heads_of,
     may_have_faded,
 )
+from models.serving.cached.wanted_challengers import WantedChallengers
 from models.state import layout
 from models.state.catalogue.properties_cache import PropertiesCache
 from models.state.channels import ListInvalidation, Unsubscribe
 from models.state.context_columns import NO_CONTEXT, context_values
-from models.state.shared_reads import (
-    read_expiries,
-    read_group_state,
-    read_hidden,
-    read_products,
-)
+from models.state.shared_reads import read_group_state, read_products
 from models.state.store import Store
 from models.state.stored_factors import read_factors
 from models.state.timed_cache import TimedCache
@@ -83,11 +75,6 @@ MAX_FALLBACK_ITEMS = 50
 
 MAX_FILTERS, MAX_CAPPED = 64, 4
 """Filters, with their values, and sets of capped properties whose values by item are kept."""
-
-CHOSEN_S = 600.0
-"""A challenger that a question chose goes on learning in this process for so long."""
-
-NO_EXPIRIES = np.zeros(0, np.uint32)
 
 
 class StateCache:
@@ -112,7 +99,7 @@ class StateCache:
         challengers: ServingChallengers | None = None,
     ) -> None:
         self.store = store
-        self._challengers = challengers
+        self._challengers = WantedChallengers(challengers)
         self._list_sizes = list_sizes
         self._is_told_changes = is_told_changes
         cache_s = store.settings.cache_s
@@ -133,17 +120,14 @@ class StateCache:
         self._statistics = ItemStatistics(store, max_age_s=cache_s, is_told_changes=is_told_changes)
         self.similar_texts = TextNeighbours(store, self._statistics, size=MAX_LISTS // share)
         self._shared_task: asyncio.Task[None] | None = None
-        self._hidden_version = self._expiry_version = self._variants_version = 0
-        self._factors_version = 0
-        self._hidden, self._expiries = NONE_HIDDEN, NO_EXPIRIES
-        self._expires_at = math.inf  # the next moment at which an item expires
+        self._variants_version = self._factors_version = 0
+        self._hidden_marks = HiddenMarks(store)
         # Changes of the hidden items that were heard of, and those that `shared` knows.
         self._n_hidden_changes = self._n_known_changes = 0
         self._unsubscribe: Unsubscribe | None = None
         if hears_changes:
             listener = ListInvalidation(self._lists, self._hidden_changed)
             self._unsubscribe = store.listen(listener)
-        self._chosen: dict[tuple[Objective, str], float] = {}  # when a question last chose each
         self._ranker_states: dict[Objective, bytes | None] = dict.fromkeys(OBJECTIVES)
 
     async def refresh(self, now_s: float) -> SharedState:
@@ -162,8 +146,8 @@ class StateCache:
 
         A comparison, or where an item expires some ms for a million of items with an expiry.
         """
-        if now_s >= self._expires_at:
-            hidden = self._hidden_at(now_s)
+        if now_s >= self._hidden_marks.expires_at:
+            hidden = self._hidden_marks.marks(now_s)
             tops = shown_tops(self.shared.top_lists, hidden)
             self.shared = replace(
                 self.shared,
@@ -187,21 +171,6 @@ class StateCache:
         indexes = np.array(await self.item_indexes(names), np.int64)
         kept = first_of_each(shared.products_of(indexes)).tolist()
         return [names[place] for place in kept if place >= len(beside)]
-
-    def _hidden_at(self, now_s: float) -> NDArray[np.bool_]:
-        """Marks of the items that are hidden, or have expired; notes when the next one does."""
-        if not len(self._expiries):
-            self._expires_at = math.inf
-            return self._hidden
-        later = self._expiries[self._expiries > now_s]
-        self._expires_at = float(later.min()) if len(later) else math.inf
-        expired = (self._expiries > 0) & (self._expiries <= now_s)
-        if not expired.any():
-            return self._hidden
-        found = np.zeros(max(len(expired), len(self._hidden)), np.bool_)
-        found[: len(self._hidden)] = self._hidden
-        found[: len(expired)] |= expired
-        return found
 
     def begin_refresh(self, now_s: float) -> bool:
         """Read the shared state in the background if it is due; True if `refresh` need not wait."""
@@ -246,22 +215,19 @@ class StateCache:
         n_changes = self._n_hidden_changes
         stored = await read_group_state(self.store, RANKER_FIELDS, self._list_sizes)
         self.similar_texts.changed(stored.terms_version)
-        if stored.hidden_version != self._hidden_version:
-            self._hidden = await read_hidden(self.store)
-        if stored.expiry_version != self._expiry_version:
-            self._expiries = await read_expiries(self.store)
+        await self._hidden_marks.read(stored.hidden_version, stored.expiry_version)
         products = self.shared.products
         if stored.variants_version != self._variants_version:
             products = await read_products(self.store) if stored.n_variants else NO_PRODUCTS
         factors = self.shared.factors
         if stored.factors_version != self._factors_version and self.store.settings.factor_events:
             factors = factors_of(await read_factors(self.store))
-        hidden = self._hidden_at(now_s)
+        hidden = self._hidden_marks.marks(now_s)
         tops = shown_tops(stored.tops, hidden)
         n = len(OBJECTIVES)
         states, champions, challengers = (stored.ranker[at : at + n] for at in (0, n, 2 * n))
         leading = dict(zip(OBJECTIVES, map(serving_challenger, challengers), strict=True))
-        ready = self._ready_challengers(leading, now_s)
+        ready = self._challengers.ready(leading, now_s)
         log_popularity = [stored.greatest[name] for name in layout.POPULARITY_HALF_LIVES_S]
         log_popularity.append(np.log2(max(stored.greatest["all"], 1.0)))
         silence = None
@@ -298,8 +264,7 @@ class StateCache:
             silence=silence,
             read_at=now_s,
         )
-        self._hidden_version, self._n_known_changes = stored.hidden_version, n_changes
-        self._expiry_version = stored.expiry_version
+        self._n_known_changes = n_changes
         self._variants_version = stored.variants_version
         self._factors_version = stored.factors_version
         for name in () if self._is_told_changes else ("day", "all"):
@@ -320,20 +285,8 @@ class StateCache:
     ) -> SharedState:
         """See `SharedState.ranked_by`; a challenger that is not ready begins to learn."""
         if choice is not None and choice not in BUILT_IN_CHOICES:
-            self._chosen[objective, choice] = now_s
+            self._challengers.choose(objective, choice, now_s)
         return shared.ranked_by(choice)
-
-    def _ready_challengers(
-        self, serving: Mapping[Objective, str], now_s: float
-    ) -> ReadyChallengers:
-        """Challengers that serve, or were chosen lately, and are ready in this process."""
-        if self._challengers is None:
-            return {}
-        self._chosen = {one: at_s for one, at_s in self._chosen.items() if now_s - at_s <= CHOSEN_S}
-        wanted = {name: {one} for name, one in serving.items() if one}
-        for objective, name in self._chosen:
-            wanted.setdefault(objective, set()).add(name)
-        return self._challengers.ready({one: frozenset(names) for one, names in wanted.items()})
 
     async def neighbours(self, items: Sequence[int], now_s: float) -> list[bytes]:
         """Stored neighbour list of each item: as it is now, or at most `cache_s` old.
