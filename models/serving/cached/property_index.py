@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -27,6 +26,7 @@ from models.state.catalogue.metadata import (
     records_version,
     scan_item_properties,
 )
+from models.state.sized_cache import SizedCache
 from models.state.store import Store
 
 WAIT_S = 1.0
@@ -67,7 +67,9 @@ class PropertyIndex:
         self._version = RecordsVersion(0, 0)
         self._scanned_at = self._checked_at = -1e18
         self.task: asyncio.Task[None] | None = None
-        self._kept: OrderedDict[tuple[object, ...], Indexes] = OrderedDict()
+        self._kept = SizedCache[tuple[object, ...], Indexes](
+            most=MAX_KEPT, most_size=MAX_KEPT_ITEMS, size_of=len
+        )
 
     @property
     def made_version(self) -> RecordsVersion | None:
@@ -100,7 +102,7 @@ class PropertyIndex:
         if found is None:
             found = functools.reduce(_in_both, map(self._allowed_by, asked))
             if not any(one.is_of_request for one in asked):
-                self._keep(key, found)
+                self._kept.keep(key, found)
         return found
 
     def _allowed_by(self, asked: IndexedFilter) -> Indexes:
@@ -112,15 +114,8 @@ class PropertyIndex:
                 asked.filter, asked.values, n, user=asked.user, current_item=asked.current_item
             )
             if not asked.is_of_request:
-                self._keep(asked.key, items)
+                self._kept.keep(asked.key, items)
         return items
-
-    def _keep(self, key: tuple[object, ...], items: Indexes) -> None:
-        self._kept[key] = items
-        n_items = sum(map(len, self._kept.values()))
-        while len(self._kept) > MAX_KEPT or n_items > MAX_KEPT_ITEMS:
-            _, oldest = self._kept.popitem(last=False)
-            n_items -= len(oldest)
 
     async def _bring_up_to_date(self, now_s: float) -> None:
         settings = self._store.settings

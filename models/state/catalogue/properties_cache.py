@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from operator import itemgetter
 
 from models.metadata_records import Properties
 from models.state.catalogue.metadata import stored_properties
+from models.state.sized_cache import SizedCache
 from models.state.store import Store
 
 MAX_CACHED = 50_000
@@ -22,9 +23,9 @@ class PropertiesCache:
 
     def __init__(self, store: Store, *, share: int = 1) -> None:
         self._store = store
-        self._max_held, self._max_size = MAX_CACHED // share, MAX_CACHED_BYTES // share
-        self._held: OrderedDict[int, tuple[int, Properties | None]] = OrderedDict()
-        self._size = 0
+        self._held = SizedCache[int, tuple[int, Properties | None]](
+            most=MAX_CACHED // share, most_size=MAX_CACHED_BYTES // share, size_of=itemgetter(0)
+        )
         self._version: bytes | None = None
         self._checked_at = -1e18
 
@@ -44,7 +45,7 @@ class PropertiesCache:
             is_fresh, self._checked_at = True, now_s
             if version != self._version:
                 self._held.clear()
-                self._size, self._version = 0, version
+                self._version = version
                 if found:
                     missing, found = list(dict.fromkeys(indexes)), {}
                     continue
@@ -64,11 +65,5 @@ class PropertiesCache:
 
     def _keep(self, index: int, raw: bytes | None) -> Properties | None:
         properties = stored_properties(raw)
-        size = len(raw or b"")
-        before = self._held.pop(index, None)
-        self._size += size - (before[0] if before else 0)
-        self._held[index] = (size, properties)
-        while len(self._held) > self._max_held or self._size > self._max_size:
-            _, (oldest, _) = self._held.popitem(last=False)
-            self._size -= oldest
+        self._held.keep(index, (len(raw or b""), properties))
         return properties

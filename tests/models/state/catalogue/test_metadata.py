@@ -343,7 +343,7 @@ async def test_cache_of_properties_is_bounded(
         assert None not in found
         held = catalogue._properties._held
         assert len(held) <= 5
-        assert sum(size for size, _ in held.values()) == catalogue._properties._size <= 2000
+        assert sum(size for size, _ in held.values()) == held._size <= 2000
 
 
 def test_long_names_are_no_categories() -> None:
