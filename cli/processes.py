@@ -8,6 +8,7 @@ import functools
 import gc
 import shutil
 import time
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import click
@@ -17,7 +18,7 @@ from models.errors import NotConfigured, Unavailable
 from models.settings import Settings
 
 if TYPE_CHECKING:
-    from ops.stack import MessageCounts
+    from ops.stack import MessageCounts, Stack
 
 from cli.audit import record
 from cli.forked_commands import call_lean, forked_command
@@ -35,8 +36,13 @@ from cli.servers import (
 )
 
 
+port_option = click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port of the API; default 8080."
+)
+
+
 @main.command()
-@click.option("--port", type=click.IntRange(0, 65535), help="Port of the API; default 8080.")
+@port_option
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True)
 def up(port: int | None, workers: int) -> None:
     """Run everything: workers, jobs and API, with embedded broker and Redis unless configured."""
@@ -45,22 +51,30 @@ def up(port: int | None, workers: int) -> None:
     say_what_starts(settings)
     compile_once(say)
 
-    from ops.stack import run_stack
-
     with (
         contextlib.suppress(KeyboardInterrupt),
-        run_stack(
-            settings,
-            say=say,
-            make_topics=functools.partial(call_lean, make_topics),
-            messages=count_broker_messages(),
-            run_command=forked_command(),
-            workers=workers,
-        ) as stack,
+        started_stack(settings, workers=workers) as stack,
     ):
         say(f"recommender: {stack.api_url}  (API reference: {stack.api_url}/docs)")
         call_lean(warn_of_memory, stack.settings)
         stack.supervisor.run()
+
+
+def started_stack(
+    settings: Settings, *, workers: int = 1, is_fresh: bool = False
+) -> AbstractContextManager[Stack]:
+    """Everything that `up` and `demo` run, as `ops.stack.run_stack`, by commands of this program."""
+    from ops.stack import run_stack
+
+    return run_stack(
+        settings,
+        say=say,
+        make_topics=functools.partial(call_lean, make_topics),
+        messages=count_broker_messages(),
+        run_command=forked_command(),
+        workers=workers,
+        is_fresh=is_fresh,
+    )
 
 
 def say_what_starts(settings: Settings) -> None:
@@ -70,7 +84,7 @@ def say_what_starts(settings: Settings) -> None:
 
 
 @main.command()
-@click.option("--port", type=click.IntRange(0, 65535), help="Port of the API; default 8080.")
+@port_option
 @click.option("--once", is_flag=True, help="Show the effect of one click, then stop.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def demo(port: int | None, once: bool, as_json: bool) -> None:
@@ -79,7 +93,6 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
     say_what_starts(settings)
     from models.servers.running_servers import DEMO
     from ops import demo as shown
-    from ops.stack import run_stack
 
     if settings.tls_certificate_file or settings.requires_keys:
         raise NotConfigured("the demo is for loopback, without TLS and API keys: run `up` instead")
@@ -89,14 +102,7 @@ def demo(port: int | None, once: bool, as_json: bool) -> None:
     compile_once(say)
     with (
         contextlib.suppress(KeyboardInterrupt),
-        run_stack(
-            settings,
-            say=say,
-            make_topics=functools.partial(call_lean, make_topics),
-            messages=count_broker_messages(),
-            run_command=forked_command(),
-            is_fresh=True,
-        ) as stack,
+        started_stack(settings, is_fresh=True) as stack,
     ):
         shown.run_demo(stack, once=once, as_json=as_json, say=say, write=click.echo)
     # Simulated data is not kept; after a failure this is not reached, and the logs stay.
@@ -244,7 +250,7 @@ def read_lost(settings: Settings) -> dict[str, int]:
 
 def count_broker_messages() -> MessageCounts:
     """Counts of accepted messages not in effect, taken in processes of their own."""
-    from ops.stack import MessageCounts
+    from ops.stack import MessageCounts, Stack
 
     counted: dict[str, int] = {}
 

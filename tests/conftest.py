@@ -268,15 +268,8 @@ def running(servers: Servers, tmp_path_factory: Any) -> Iterator[Stack]:
         after_timeout_s=1.0,
         cors_origins=["https://shop.example"],
     )
-    with deployment_as_before(servers):
-        ensure_topics(one.settings)
-        one.start("worker")
-        one.start("api")
-        try:
-            one.wait_ready()
-            yield one
-        finally:
-            one.stop_all()
+    with deployment_as_before(servers), one.serving():
+        yield one
 
 
 def recorded(name: str) -> Path:

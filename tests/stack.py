@@ -157,6 +157,18 @@ class Stack:
             for path in sorted(self.logs.iterdir())
         )
 
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[Stack]:
+        """Topics, a worker and an API within the block; their processes end after it."""
+        ensure_topics(self.settings)
+        self.start("worker")
+        self.start("api")
+        try:
+            self.wait_ready()
+            yield self
+        finally:
+            self.stop_all()
+
     def stop_all(self) -> None:
         """End every process, by SIGKILL after a time limit."""
         for process in self.processes:

@@ -79,7 +79,7 @@ def nearest_users(recent_owners: Sequence[bytes], own: Sequence[int]) -> tuple[I
     own
         Numbers of the user's own histories, which are left out.
     """
-    numbers = np.frombuffer(bytearray().join(recent_owners), np.uint32)
+    numbers = np.frombuffer(bytearray().join(recent_owners), layout.HISTORY_NUMBER)
     lengths = np.array([len(raw) // 4 for raw in recent_owners], np.int64)
     return _nearest(numbers, lengths, np.array(own, np.int64))
 

@@ -234,6 +234,15 @@ TERM_WARM = 2**31
 `TERM_COUNT_UNIT`, and `TERM_WARM` if it is not cold. Before the entries, in 4 bytes, the number of
 items that have the term."""
 
+EXPIRY = np.dtype("<u4")
+"""An item's entry in `expires`, by its index: the second from which no answer may hold it, or 0."""
+
+PRODUCT = np.dtype("<f8")
+"""An item's entry in `variants`, by its index: the number of its product, or 0."""
+
+HISTORY_NUMBER = np.dtype("<u4")
+"""The number of a history in an item's `takers`."""
+
 RECORD_HEAD = struct.Struct("<ddd")
 """Before the JSON text of a metadata record: its time, the first record's time, creation or 0."""
 

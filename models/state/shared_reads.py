@@ -126,7 +126,7 @@ async def read_expiries(store: Store) -> NDArray[np.uint32]:
     One round trip, of four bytes for each item up to the last that ever had one.
     """
     (raw,) = await store.redis.shared_reads.run(("GET", store.key("expires")))
-    return np.frombuffer(raw or b"", "<u4")
+    return np.frombuffer(raw or b"", layout.EXPIRY)
 
 
 async def read_products(store: Store) -> NDArray[np.float64]:
@@ -135,7 +135,7 @@ async def read_products(store: Store) -> NDArray[np.float64]:
     One round trip, of eight bytes for each item up to the last that ever was a variant.
     """
     (raw,) = await store.redis.shared_reads.run(("GET", store.key("variants")))
-    return np.frombuffer(raw or b"", "<f8")
+    return np.frombuffer(raw or b"", layout.PRODUCT)
 
 
 def _first_score(scored: list[Any]) -> float:

@@ -323,7 +323,7 @@ class Store:
         if not indexes:
             return []
         raws = await self.redis.mget([self.key(f"takers:{index}") for index in indexes])
-        return [np.unique(np.frombuffer(raw or b"", np.uint32)) for raw in raws]
+        return [np.unique(np.frombuffer(raw or b"", layout.HISTORY_NUMBER)) for raw in raws]
 
     async def owner_keys(self, numbers: Sequence[int]) -> list[str | None]:
         """Owner of each history number, "u:<user>" or "s:<session>"; None if it has expired."""

@@ -104,7 +104,7 @@ class ItemCopy:
             if pairs is not None:
                 await writer.put(target, "SET", f"pairs:{index}", pairs)
             if takers is not None:
-                there = self._numbers.of(np.frombuffer(takers, "<u4"))
+                there = self._numbers.of(np.frombuffer(takers, layout.HISTORY_NUMBER))
                 there = there[there > 0]
                 if len(there):
                     await writer.put(target, "SET", f"takers:{index}", there.tobytes())

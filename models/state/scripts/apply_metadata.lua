@@ -94,8 +94,9 @@ local SOON_S = 60
 local with_expiry = {}
 
 local function expiry_of(prefix, index)
-  local raw = call('GETRANGE', prefix .. 'expires', index * 4, index * 4 + 3)
-  return #raw == 4 and unpack_('<I', raw) or 0
+  local at = index * EXPIRY_BYTES
+  local raw = call('GETRANGE', prefix .. 'expires', at, at + EXPIRY_BYTES - 1)
+  return #raw == EXPIRY_BYTES and unpack_('<I', raw) or 0
 end
 
 local function set_expiry(group, index, expires, at)
@@ -104,7 +105,7 @@ local function set_expiry(group, index, expires, at)
   if not group.expires and expires == 0 then return end
   local stored = expiry_of(prefix, index)
   if stored == expires then return end
-  call('SETRANGE', prefix .. 'expires', index * 4, pack('<I', expires))
+  call('SETRANGE', prefix .. 'expires', index * EXPIRY_BYTES, pack('<I', expires))
   group.expires = true
   with_expiry[prefix] = true
   -- Readers find other changes within `cache_s`, before they matter.
@@ -117,8 +118,9 @@ end
 local with_variants = {}
 
 local function product_of(prefix, index)
-  local raw = call('GETRANGE', prefix .. 'variants', index * 8, index * 8 + 7)
-  return #raw == 8 and unpack_('<d', raw) or 0
+  local at = index * PRODUCT_BYTES
+  local raw = call('GETRANGE', prefix .. 'variants', at, at + PRODUCT_BYTES - 1)
+  return #raw == PRODUCT_BYTES and unpack_('<d', raw) or 0
 end
 
 local function set_product(group, index, product)
@@ -127,7 +129,7 @@ local function set_product(group, index, product)
   if not group.variants and product == 0 then return end
   local stored = product_of(prefix, index)
   if stored == product then return end
-  call('SETRANGE', prefix .. 'variants', index * 8, pack('<d', product))
+  call('SETRANGE', prefix .. 'variants', index * PRODUCT_BYTES, pack('<d', product))
   if (stored == 0) ~= (product == 0) then
     call('HINCRBY', prefix .. 'counts', 'variants', product == 0 and -1 or 1)
   end

@@ -32,9 +32,9 @@ local function write_forgotten()
     local key = prefix .. 'takers:' .. item
     local stored = call('GET', key) or ''
     for _, packed in ipairs(forgotten) do
-      for at = #stored - 3, 1, -4 do
-        if sub(stored, at, at + 3) == packed then
-          stored = sub(stored, 1, at - 1) .. sub(stored, at + 4)
+      for at = #stored - HISTORY_NUMBER_BYTES + 1, 1, -HISTORY_NUMBER_BYTES do
+        if sub(stored, at, at + HISTORY_NUMBER_BYTES - 1) == packed then
+          stored = sub(stored, 1, at - 1) .. sub(stored, at + HISTORY_NUMBER_BYTES)
           break
         end
       end
@@ -47,7 +47,7 @@ end
 -- length, as Redis leaves room for more.
 local function write()
   write_forgotten()
-  local limit_bytes = 4 * limits.recent_owners
+  local limit_bytes = HISTORY_NUMBER_BYTES * limits.recent_owners
   for item, added in pairs(recent_owners) do
     local key = prefix .. 'takers:' .. item
     if #added > 0 then

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import redis.exceptions
@@ -32,6 +32,7 @@ from models.state.shards.merged_answers import (
     merged_tops,
 )
 from models.state.shards.merged_lists import merged_lists
+from models.state.shards.merged_positions import merged_position
 from models.state.shards.shard_names import (
     history_shard,
     item_shard,
@@ -40,6 +41,7 @@ from models.state.shards.shard_names import (
     shard_names,
     shard_prefix,
 )
+from models.state.shards.shard_store import ShardStore
 from models.state.shards.split_lists import NO_SPLITS, list_shards, splits_of
 from models.state.store import Store
 
@@ -79,14 +81,14 @@ class ShardedStore(Store):
     def __init__(self, client: RedisClient, settings: Settings) -> None:
         super().__init__(client, settings)
         self.shards = settings.shards
-        self.home = _Shard(client, settings)
+        self.home = ShardStore(client, settings)
         self.sessions = [self._shard("u", number) for number in range(self.shards)]
         self.items = [self._shard("i", number) for number in range(self.shards)]
         # As it was when the state that all users share was last read.
         self._splits = NO_SPLITS
 
     def _shard(self, kind: Literal["u", "i"], number: int) -> Store:
-        one = _Shard(self.redis, self.settings)
+        one = ShardStore(self.redis, self.settings)
         one.prefix = shard_prefix(self.settings.group, kind, number, self.settings.generation)
         return one
 
@@ -133,7 +135,9 @@ class ShardedStore(Store):
             for (one, own), found in zip(asked, answers, strict=True)
         }
         return [
-            _joined([of_stores[one] for one in with_marks[field]], of_stores[self.home], field)
+            merged_position(
+                [of_stores[one] for one in with_marks[field]], of_stores[self.home], field
+            )
             for field in fields
         ]
 
@@ -387,42 +391,3 @@ class ShardedStore(Store):
 
 async def _marks_of(store: Store, fields: Sequence[str]) -> list[StoredPosition]:
     return await Store.positions(store, fields)
-
-
-def _joined(
-    of_shards: Sequence[Mapping[str, StoredPosition] | None],
-    at_home: Mapping[str, StoredPosition] | None,
-    field: str,
-) -> StoredPosition:
-    """The position of a partition where it is least far, of the shards that answer."""
-    found = [marks[field] for marks in of_shards if marks is not None]
-    is_whole = len(found) == len(of_shards)
-    if all(one.watermark < 0 for one in found):
-        if at_home is None or not found:
-            return StoredPosition(-1, None, -1, is_whole=False)
-        return at_home[field]._replace(is_whole=is_whole)
-    least = min(found, key=lambda one: one.watermark)
-    newest = max(one.watermark for one in found)
-    return StoredPosition(least.watermark, least.witness, newest, is_whole)
-
-
-class _Shard(Store):
-    """The keys of one shard; many of them are asked at once, so each on its own connection.
-
-    One command that fails closes all connections of redis-py's client of a cluster.
-    """
-
-    async def _ask(self, *command: str) -> Any:  # noqa: ANN401  whatever a command gives
-        (answer,) = await self.redis.reads.run(command)
-        return answer
-
-    async def _fields(self, name: str, fields: Sequence[str]) -> list[bytes | None]:
-        return [*await self._ask("HMGET", self.key(name), *fields)]
-
-    async def counts(self) -> dict[str, float]:
-        """As `Store.counts`."""
-        stored = await self._ask("HGETALL", self.key("counts"))
-        pairs = (
-            stored.items() if isinstance(stored, dict) else zip(*[iter(stored)] * 2, strict=True)
-        )
-        return {name.decode(): float(value) for name, value in pairs}

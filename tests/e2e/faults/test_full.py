@@ -27,25 +27,15 @@ def small(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> I
         server = start_redis(tmp_path / "redis")
         own = Redis(server.url, tmp_path, server.stop, server.process.kill, lambda: None)
         one = new_stack(replace(servers, redis=own), f"f{server.port}", tmp_path / "stack")
-        yield from run(one)
+        with one.serving():
+            yield one
         server.stop()
     else:
         with debian_redis(tmp_path / "redis") as running:
             own = Redis(running.address, tmp_path, running.stop, running.kill, running.start)
             name = f"f{running.address.rpartition(':')[2].split('/')[0]}"
-            yield from run(new_stack(replace(servers, redis=own), name, tmp_path / "stack"))
-
-
-def run(one: Stack) -> Iterator[Stack]:
-    """The stack with a worker and an API."""
-    ensure_topics(one.settings)
-    one.start("worker")
-    one.start("api")
-    try:
-        one.wait_ready()
-        yield one
-    finally:
-        one.stop_all()
+            with new_stack(replace(servers, redis=own), name, tmp_path / "stack").serving() as one:
+                yield one
 
 
 def configure(one: Stack, **values: object) -> None:

@@ -121,21 +121,6 @@ def test_an_unknown_sink_is_named() -> None:
         sink_of(Settings(forward_sink="x"))
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A broker that this module's tests share, each with topics of its own."""
-    server = start_broker(tmp_path_factory.mktemp("broker"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def bench(broker: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """Topics and keys of one test."""
-    with bench_on(broker, tmp_path, request.node.name.replace("[", "-").replace("]", "")) as made:
-        yield made
-
-
 async def test_every_event_arrives_in_order_despite_faults(bench: Bench) -> None:
     """Throttles, failures, hangs, resets and lost answers delay events and lose none."""
     for behaviour in get_args(Behaviour) * 2:

@@ -27,21 +27,6 @@ Told = tuple[str, str | None, dict[str, Any]]
 """Session, user and members of an event, as AWS should get them."""
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A broker that this module's tests share, each with topics of its own."""
-    server = start_broker(tmp_path_factory.mktemp("broker"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def bench(broker: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """Topics and keys of one test."""
-    with bench_on(broker, tmp_path, request.node.name.replace("[", "-").replace("]", "")) as made:
-        yield made
-
-
 @pytest.fixture
 def proxy(bench: Bench) -> Iterator[FaultyProxy]:
     """A proxy before the test's stub of AWS."""
