@@ -35,7 +35,6 @@ from cli.servers import (
     warn_of_memory,
 )
 
-
 port_option = click.option(
     "--port", type=click.IntRange(0, 65535), help="Port of the API; default 8080."
 )
@@ -63,7 +62,7 @@ def up(port: int | None, workers: int) -> None:
 def started_stack(
     settings: Settings, *, workers: int = 1, is_fresh: bool = False
 ) -> AbstractContextManager[Stack]:
-    """Everything that `up` and `demo` run, as `ops.stack.run_stack`, by commands of this program."""
+    """Everything that `up` and `demo` run, ended with the block; see `ops.stack.run_stack`."""
     from ops.stack import run_stack
 
     return run_stack(
@@ -250,7 +249,7 @@ def read_lost(settings: Settings) -> dict[str, int]:
 
 def count_broker_messages() -> MessageCounts:
     """Counts of accepted messages not in effect, taken in processes of their own."""
-    from ops.stack import MessageCounts, Stack
+    from ops.stack import MessageCounts
 
     counted: dict[str, int] = {}
 

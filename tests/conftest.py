@@ -21,7 +21,6 @@ from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import NodeManager
 
 from ops.embedded_servers import start_redis
-from streams.kafka.topics import ensure_topics
 from tests.forked_workers import start_fork_server
 from tests.servers import ROOT, unavailable
 from tests.stack import (

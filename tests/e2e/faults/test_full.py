@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from ops.embedded_servers import start_redis
-from streams.kafka.topics import ensure_topics
 from tests.servers import debian_redis
 from tests.stack import Redis, Servers, Stack, new_stack
 

@@ -6,8 +6,6 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import get_args
 
 import msgspec
@@ -22,7 +20,7 @@ from models.settings import Settings
 from models.state.clients.client import connect
 from models.state.messages import Part, StoredMessage
 from models.state.store import Store
-from ops.embedded_servers import Server, start_broker, start_redis
+from ops.embedded_servers import start_redis
 from streams.event_sinks import EventBatch, SendFailed, SinkAnswer
 from streams.forwarding import forwarder, queues
 from streams.forwarding.app import forward_app
@@ -34,7 +32,7 @@ from streams.forwarding.sinks import SINKS, sink_of
 from streams.kafka.dead_letters import DeadLetter, letters
 from streams.kafka.topics import Topics
 from streams.retry_policy import jittered_backoff
-from tests.streams.forwarding.forwarding_fixtures import PATIENCE_S, Bench, bench_on, wait_for
+from tests.streams.forwarding.forwarding_fixtures import PATIENCE_S, Bench, wait_for
 from tests.streams.forwarding.personalize_stub import Behaviour
 
 

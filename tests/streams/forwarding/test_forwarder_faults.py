@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,13 +14,12 @@ from kafka import KafkaAdminClient
 from models.events import Event, MetricAttribution, PutEvents, encode
 from models.state.clients.client import connect
 from models.state.operations.forwarding_ledger import WaitingEvents, tracker_counts, tracker_waiting
-from ops.embedded_servers import Server, start_broker
 from streams.forwarding.selected_events import in_sample
 from streams.kafka.consuming.offsets import end_offsets
 from streams.kafka.topics import Topics
 from streams.operations.status import read_status
 from tests.streams.agents.faulty_proxy import Fault, FaultyProxy, at_random, in_turn
-from tests.streams.forwarding.forwarding_fixtures import Bench, bench_on, forward_hastily, wait_for
+from tests.streams.forwarding.forwarding_fixtures import Bench, forward_hastily, wait_for
 
 Told = tuple[str, str | None, dict[str, Any]]
 """Session, user and members of an event, as AWS should get them."""
