@@ -19,6 +19,7 @@ NO_ITEMS: Indexes = np.empty(0, np.int64)
 def slot_of(table: Indexes, items: Indexes, item: int) -> int:
     """Slot of `item` in a hash table of places in `items`; the table holds -1 there if absent."""
     mask = len(table) - 1
+    # Knuth's multiplicative hash: indexes that follow each other go to slots apart.
     slot = ((item * 2654435761) >> 8) & mask
     while table[slot] >= 0 and items[table[slot]] != item:
         slot = (slot + 1) & mask

@@ -26,7 +26,8 @@ MAX_TEXT = 400
 TITLES = ("title", "name", "itemname", "productname", "headline")
 DESCRIPTION = "description"
 EMBEDDING = ("EMBEDDING", "embedding")
-"""Names of properties: of titles, without underscores, whose words come first; of the embedding."""
+"""Names of properties: titles (compared without underscores), whose words come first; the
+description, whose words come last; and the embedding."""
 
 MAX_TITLE_WORDS, MAX_TITLE_RUNS = 8, 10
 """Terms of titles before those of other properties."""

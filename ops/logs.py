@@ -18,8 +18,7 @@ LogFormat = Literal["text", "json"]
 DEFAULT_FORMAT: LogFormat = "text"
 
 KNOWN_IDS = ("event_ids", "request_id")
-"""Members that a record in JSON may have more, given as `extra`; nothing else that is given so is
-logged."""
+"""Names in `extra` that a record in JSON has as further members; others are not logged."""
 
 REPETITIVE_LIBRARIES = frozenset({"aiokafka", "asyncio", "faust", "kafka", "mode", "opentelemetry"})
 """Libraries that log dozens of times a second that a server is away, some with tracebacks."""
@@ -29,12 +28,11 @@ PAYLOAD_LIBRARIES = ("aiokafka", "boto3", "botocore", "faust", "kafka", "s3trans
 user would stay in the log."""
 
 NO_FAILURES = frozenset({("kafka.cluster", "Metadata refresh: failed Cancelled")})
-"""Logger and text of records that are errors by their level only: a client that is closed while it
-asks for metadata ends its question."""
+"""Logger and text of errors by level only: a client is closed while it asks for metadata."""
 
 SLOW_TASK = "kafka.net.selector", "It is blocking the event loop"
-"""Logger and part of the text of warnings that a step of a kafka-python client took .1 s: so it
-does wherever the machine has other work, and whoever reads it can do nothing about it."""
+"""Logger and part of the warning that a step of a kafka-python client took 0.1 s: any machine with
+other work causes it, and an operator can do nothing about it."""
 
 QUIET_S = 10.0
 """Seconds for which a line of a repetitive library is not repeated."""

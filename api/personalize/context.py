@@ -12,7 +12,7 @@ from models.state.tenants import Tenants
 
 @dataclass(frozen=True)
 class PersonalizeContext:
-    """Shared by all operations.
+    """Dependencies that all operations share.
 
     Attributes
     ----------

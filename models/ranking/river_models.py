@@ -1,4 +1,4 @@
-"""Six models of River to begin with as challengers: ``models.ranking.river_models:logistic``."""
+"""First challengers, models of River; a setting names ``models.ranking.river_models:logistic``."""
 
 from __future__ import annotations
 

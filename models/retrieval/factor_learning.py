@@ -106,7 +106,8 @@ def learned_factors(owners: Indexes, items: Indexes) -> NDArray[np.void]:
 def _directions(ends: Indexes, items: Indexes, weights: Singles, item_weights: Singles) -> Singles:
     """The right singular vectors of the greatest singular values, ``(n_items, N_FACTORS)``.
 
-    Each is shortened by the root of what its value, squared, has more than that of noise.
+    Each is scaled by the root of 1 - noise / value: `value` is its squared singular value, `noise`
+    the least one here.
     """
     rng = np.random.default_rng(1)
     # Of few items, not all that tells them apart.

@@ -12,8 +12,7 @@ from models.state.context_columns import NO_CONTEXT, ContextColumns, context_val
 from models.state.event_types import EventTypes
 
 MAX_VALUE = 1e9
-"""Greatest value of an event that counts as an outcome's value; a larger one counts as this."""
-
+"""Bound of an event's value where it counts as an outcome's; a larger one counts as this."""
 
 NO_TYPES: Mapping[str, Mapping[str, float]] = {}
 
@@ -46,8 +45,8 @@ class StoredEvent(NamedTuple):
     types
         Of an event that takes something back, `EventTypes.for_withdrawals`.
     is_imported
-        Of an import in bulk. One that undoes removes an imported event, which counts anew when it
-        comes again.
+        True for an event of an import in bulk. If it undoes, it removes an imported event, which
+        counts anew when it is imported again.
     """
 
     item_id: str
@@ -144,9 +143,9 @@ class PartResult(NamedTuple):
 
 
 class BehindResult(PartResult):
-    """Result of a part that a shard of several does not have yet, as its server is away.
+    """Result of a part that one of several shards does not have yet, as its server is away.
 
-    The watermark is that of the others; the messages are read again for it.
+    The watermark is that of the others; the messages are read again for the absent one.
     """
 
     __slots__ = ()

@@ -33,20 +33,34 @@ class SeenEvent(NamedTuple):
 
 @dataclass
 class Log:
-    """The event topics, read from their beginning."""
+    """The event topics, read from their beginning.
+
+    Attributes
+    ----------
+    messages
+        Messages of events that are ours, by topic and partition, in order.
+    positions
+        Where each event is in Kafka, by its id: more than once if it was repeated.
+    names
+        Id of each event.
+    undecodable
+        Messages that belong among the dead letters.
+    has_lost_tails
+        True if messages were read again, which `comparison.DROPPED` counts.
+    n_erasable
+        Events of users who are erased: in which order with the erasure is not known.
+    """
 
     messages: dict[tuple[str, int], list[StoredMessage]]
     positions: dict[str, list[Place]] = field(default_factory=lambda: defaultdict(list))
     names: dict[SeenEvent, str] = field(default_factory=dict)
     undecodable: set[Place] = field(default_factory=set)
     has_lost_tails: bool = False
-    """True if messages were read again, which `comparison.DROPPED` counts."""
     n_erasable: int = 0
-    """Events of users who are erased: in which order with the erasure is not known."""
 
 
 def log_of(records: Iterable[Record], tails: Sequence[Tail], settings: Settings) -> Log:
-    """The events of the records, and before them lost ones that are in effect."""
+    """The log of these records, with lost ones that are in effect at the offsets that they had."""
     log = Log(defaultdict(list), has_lost_tails=bool(tails))
     ordered = [(*record.position, 0, record.offset, record) for record in records]
     for number, tail in enumerate(tails):

@@ -1,4 +1,4 @@
-"""The worker's challengers: that which learns the ranker measures them, and says who serves."""
+"""Challengers in the worker that learns the ranker: it measures them, and decides which serve."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ class WorkerChallengers:
             self._running.end()
 
     async def save(self) -> None:
-        """Save who serves, and the measures; what an earlier start has left, if there are none."""
+        """Save the measures and which challengers serve, if they have changed.
+
+        Without challengers in the settings, what an earlier start has saved is removed.
+        """
         fields = self._running.fields()
         if not self._is_learner or fields == self._saved or (self._has_any and not fields):
             return

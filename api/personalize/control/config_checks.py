@@ -1,4 +1,4 @@
-"""Checks of configurations that their shapes in the service model do not make."""
+"""Checks of configurations beyond those of their shapes in the service model."""
 
 from __future__ import annotations
 
@@ -143,9 +143,12 @@ def check_schedule(config: Mapping[str, Any]) -> None:
 async def check_columns_config(
     context: PersonalizeContext, group: str, config: Mapping[str, Any]
 ) -> None:
-    """Raise `InvalidInput` for columns that the group has not, or that cannot be left out.
+    """Check the columns to train on and to leave out, in the data sets of a group.
 
-    Or that are both to be left out and to be trained on.
+    Raises
+    ------
+    InvalidInput
+        The group lacks a column, it cannot be left out, or it is both excluded and included.
     """
     training = config.get("trainingDataConfig", {})
     for name, columns in training.get("excludedDatasetColumns", {}).items():

@@ -13,7 +13,7 @@ from models.state.store import Store
 from models.state.timed_cache import TimedCache
 
 MAX_AGE_S = 60.0
-"""Of lists of similar items, while no item's terms change: their items get events meanwhile."""
+"""Longest age of a list of similar items: weights fade as the items of a list get events."""
 
 
 class TextNeighbours:

@@ -30,7 +30,7 @@ MAX_ROUNDS = 20
 """Times that changed keys are read again before the pause."""
 
 FEWER = 0.7
-"""Share of the changed keys of the round before from which on another round is not worth it."""
+"""Another round is not worth it once more than this share of the keys of the last one is left."""
 
 _TAG = re.compile(rb"\{([^{}]+)\}:")
 
@@ -95,7 +95,7 @@ class StateCopy:
         return sum(len(server.changed) for server in self._servers.all)
 
     def values(self) -> Iterator[list[SavedValue]]:
-        """All values, some at a time: the last of a key counts, with the pieces behind it.
+        """All values, in lists; if a key comes again, its last value and what continues it count.
 
         Memory is bounded by `MANY_CHANGED` names, and by what is read in the pause.
 
@@ -175,7 +175,7 @@ class StateCopy:
             yield from server.read(same_slot)
 
     def _registered(self) -> set[str]:
-        """Hash tags, in braces before the keys, that there are now."""
+        """Hash tags of the registry and of all groups as they are now."""
         (members,) = self._servers.of_registry.ask(("SMEMBERS", GROUPS))
         return {self._settings.group, REGISTRY, *(member.decode() for member in members)}
 

@@ -48,7 +48,7 @@ NOT_IN_KAFKA: Final[Mapping[str, str]] = {
     "copied": "the end of a copy for other shards; gone with it",
     "changed": "a channel, no key",
 }
-"""Other families of a group, which stay when the state is rebuilt from Kafka."""
+"""Other families of a group, with the reason for which they stay when state is rebuilt."""
 
 
 class StateReplacement:
@@ -143,7 +143,7 @@ class StateReplacement:
                 self._check_alone(server)
 
     def finish(self) -> None:
-        """Say that the state is whole.
+        """Mark the state as whole: processes may start on it.
 
         Raises
         ------
@@ -186,7 +186,7 @@ def forget_learned(
     progress: Callable[[int], None],
     skipped: Mapping[str, int] = {},
 ) -> int:
-    """Remove of all groups what is learned from Kafka; workers then learn it again.
+    """Remove all groups' state that is learned from Kafka; workers then learn it again.
 
     Returns the number of keys. `progress` is told it as it grows; `skipped` is as in
     `skipped_deltas`. Breaking it off, and repeating it, does no harm.
