@@ -1,8 +1,8 @@
-"""Which dead letters were replayed or discarded: the committed offset, and single ones behind it.
+"""Dead letters that were replayed or discarded: all before the committed offset, and single ones.
 
-Kafka keeps a text beside a committed offset. It names the letters behind it that were handled one
-by one: offsets from the committed one, with commas between. So both are committed at once, and any
-client sees how far the letters are.
+Kafka keeps a text beside a committed offset. It names the later letters that were handled one by
+one: their distances from the committed offset, with commas between. So both are committed at once,
+and any client sees how far the letters are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class TooManySingled(RecommenderError):
 
 
 class HandledLetters(NamedTuple):
-    """All before `following`, and those of `beyond`.
+    """Offsets of handled letters: all before `following`, and those in `beyond`.
 
     >>> handled = HandledLetters(5, frozenset()).with_single([7, 5, 8])
     >>> handled, handled.text()
@@ -37,7 +37,7 @@ class HandledLetters(NamedTuple):
 
     @classmethod
     def of(cls, committed: OffsetAndMetadata | None) -> Self:
-        """As it was committed; a text of another kind says nothing.
+        """The letters of a commit; a text of another kind names none.
 
         >>> HandledLetters.of(OffsetAndMetadata(5, "1,2", -1)).beyond == {6, 7}
         True
@@ -52,12 +52,12 @@ class HandledLetters(NamedTuple):
         return offset < self.following or offset in self.beyond
 
     def up_to(self, following: int) -> HandledLetters:
-        """All before this offset too."""
+        """These letters, and all before an offset."""
         first = max(following, self.following)
         return HandledLetters(first, frozenset(one for one in self.beyond if one >= first))
 
     def with_single(self, offsets: Iterable[int]) -> HandledLetters:
-        """These letters too."""
+        """These letters, and single ones at other offsets."""
         beyond, following = {*self.beyond, *offsets}, self.following
         while following in beyond:
             following += 1

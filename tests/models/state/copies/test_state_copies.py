@@ -33,6 +33,7 @@ from models.state.messages import Part, StoredEvent, StoredMessage
 from models.state.outcomes.served_lists import log_served
 from models.state.store import Store
 from models.state.users.user_exports import EXPORTED, WITHOUT_USERS
+from tests.models.state.message_fixtures import MESSAGES
 from tests.models.state.reference import (
     NOW,
     Reference,
@@ -41,7 +42,6 @@ from tests.models.state.reference import (
     erasure,
     message,
 )
-from tests.models.state.test_store import MESSAGES
 from tests.servers import own_port
 
 

@@ -22,11 +22,11 @@ from models.state.shards.shard_names import owner_shard
 from models.state.shards.sharded_steps import ShardedSteps
 from models.state.shards.stored_layout import ShardLayout
 from models.state.store import Store
+from tests.models.state.message_fixtures import MESSAGES
 from tests.models.state.reference import NOW, click
 from tests.models.state.shards.shard_network import ShardNetwork
 from tests.models.state.shards.sharded_reference import ShardedReference, assert_same_shards
 from tests.models.state.shards.test_sharded_steps import Drawn, numbered, some_splits, to_log
-from tests.models.state.test_store import MESSAGES
 
 FIELDS = ["p/0", "p/1"]
 LIMIT = 20

@@ -27,6 +27,7 @@ from models.state.shards.shard_names import (
 )
 from models.state.shards.sharded_steps import ShardedSteps
 from models.state.shards.split_lists import ListSplit
+from tests.models.state.message_fixtures import MESSAGES
 from tests.models.state.reference import NOW, Reference, click, contents, erasure, message
 from tests.models.state.shards.shard_network import ShardNetwork
 from tests.models.state.shards.sharded_reference import (
@@ -36,7 +37,6 @@ from tests.models.state.shards.sharded_reference import (
     names_of,
     shard_store,
 )
-from tests.models.state.test_store import MESSAGES
 from tests.models.state.test_withdrawals import (
     DRAWN,
     acts_of,
