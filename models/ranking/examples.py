@@ -14,6 +14,7 @@ from models.ranking.champions import Objective
 from models.ranking.features import FEATURES
 from models.ranking.ranker import RANKERS, ListwiseRanker
 from models.ranking.returns import Chances
+from models.ranking.similarity import SimilarityChances
 from models.retrieval.signals import ALIKE, SIGNALS
 
 MAX_NEGATIVES = 20
@@ -64,6 +65,8 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
         By objective, what the choice says about own items (`ListwiseRanker.chances`); empty where
         the request does not begin a moment of a user with own items, and where the taken item was
         no candidate: it is of candidates that either expert has probabilities.
+    similarity
+        What the choice says about lists of similar items; see `Choice`.
     for_challengers, ranked
         True if challengers are measured on it; then all candidates that have a rank, as `rows` but
         in single precision: among the few in `rows`, which the learned ranker has chosen, a
@@ -77,6 +80,7 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
     ranks: dict[Objective, dict[str, int]]
     rows: bytes = b""
     chances: dict[Objective, Chances] = {}
+    similarity: SimilarityChances | None = None
     for_challengers: bool = False
     ranked: bytes = b""
     row_items: bytes = b""
@@ -113,12 +117,15 @@ class Choice(NamedTuple):
     last
         Index of the user's last item, 0 for none. It has no rank, since answers bar it; how likely
         it is taken again is learned for requests that do not.
+    similarity
+        What the choice says about the items similar to the last one, where it was asked.
     """
 
     items: Indexes
     matrix: Floats
     taken: int
     last: int = 0
+    similarity: SimilarityChances | None = None
 
 
 def encode(example: Example) -> bytes:
@@ -148,7 +155,8 @@ def decode(raw: bytes) -> Example | None:
         raise ValueError("not every row has an item")
     if not (np.isfinite(example.matrix()).all() and np.isfinite(example.all_candidates()).all()):
         raise ValueError("a feature is not finite")
-    if not all(0.0 <= chance <= 1.0 for pair in example.chances.values() for chance in pair):
+    told = [*example.chances.values(), example.similarity or ()]
+    if not all(0.0 <= chance <= 1.0 for pair in told for chance in pair):
         raise ValueError("a chance is not a probability")
     return example
 
@@ -176,11 +184,13 @@ def make_example(
     rankers
         Learned rankers of the objectives that the example counts for; the first samples the rows.
     """
-    items, matrix, taken, last = choice
+    items, matrix, taken, last, similarity = choice
     places = np.flatnonzero(items == taken)
     if not len(places):
         missed = {objective: dict.fromkeys(compared_orders(), 0) for objective in rankers}
-        return Example(len(FEATURES), missed, for_challengers=for_challengers)
+        return Example(
+            len(FEATURES), missed, similarity=similarity, for_challengers=for_challengers
+        )
     place = int(places[0])
     is_ranked = items != last
     ranks: dict[Objective, dict[str, int]] = {
@@ -198,7 +208,7 @@ def make_example(
     chosen = np.concatenate(([place], others))
     rows = matrix[chosen].astype(np.float16).tobytes()
     if not (for_challengers and is_ranked[place]):
-        return Example(len(FEATURES), ranks, rows, told)
+        return Example(len(FEATURES), ranks, rows, told, similarity)
     is_ranked[place] = False
     all_ranked = np.concatenate(([place], np.flatnonzero(is_ranked)))
     return Example(
@@ -206,6 +216,7 @@ def make_example(
         ranks,
         rows,
         told,
+        similarity,
         for_challengers=True,
         ranked=matrix[all_ranked].astype(np.float32).tobytes(),
         row_items=items[chosen].astype(np.uint32).tobytes(),

@@ -12,6 +12,7 @@ from models.ranking.examples import Example
 from models.ranking.prequential import Scoreboard, evaluate_then_learn
 from models.ranking.ranker import ListwiseRanker
 from models.ranking.returns import Chances
+from models.ranking.similarity import taught
 
 
 @dataclass
@@ -65,6 +66,9 @@ def learn(learners: Mapping[Objective, ObjectiveLearner], example: Example) -> N
     """Teach an example to the learners of all its objectives."""
     for name, ranks in example.ranks.items():
         learners[name].learn(example, ranks, example.chances.get(name))
+    if example.similarity is not None:
+        ranker = learners["interactions"].ranker
+        ranker.similarity_evidence = taught(ranker.similarity_evidence, example.similarity)
 
 
 def rankers_for(

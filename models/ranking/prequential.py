@@ -108,5 +108,5 @@ def evaluate_then_learn(
         scoreboard.update(ranks)
     if scoreboard.losing_streak > WINDOW:
         scoreboard.losing_streak = 0
-        ranker = ListwiseRanker()
+        ranker = ListwiseRanker(similarity_evidence=ranker.similarity_evidence)
     return ranker.learn_one(example.matrix(), 0) if example.rows else ranker

@@ -13,7 +13,7 @@ from numba import f8
 
 from models.arrays import Floats
 from models.machine_code import compiled
-from models.ranking import returns
+from models.ranking import mixed_experts, returns, similarity
 from models.ranking.features import AGAIN, BASE, FEATURES, N_FEATURES, without_user_knn
 
 LEARNING_RATE = 0.05
@@ -208,8 +208,10 @@ class ListwiseRanker:
     mean: Floats = field(default_factory=lambda: np.zeros(N_FEATURES))
     variance: Floats = field(default_factory=lambda: np.ones(N_FEATURES))
     n_examples: int = 0
-    evidence: Floats = field(default_factory=lambda: np.zeros(len(returns.SHARES)))
+    evidence: Floats = field(default_factory=lambda: np.zeros(len(returns.WEIGHTINGS)))
     """Of the weight that own items have at the beginning of a moment, see `returns`."""
+    similarity_evidence: Floats = field(default_factory=similarity.START.copy)
+    """Of the weights in lists of similar items, see `similarity`."""
     uses_user_knn: ClassVar[bool] = True
     _folded: FoldedWeights | None = field(default=None, init=False, repr=False)  # Cache.
 
@@ -279,7 +281,7 @@ class ListwiseRanker:
 
     def weigh_returns(self, chances: returns.Chances) -> None:
         """Learn the weight of own items from the `chances` of one choice."""
-        self.evidence = returns.weighed(self.evidence, chances)
+        self.evidence = mixed_experts.weighed(self.evidence, returns.WEIGHTINGS, chances)
 
     def learn_one(self, rows: Floats, chosen: int) -> ListwiseRanker:
         """Learn that row `chosen` was taken among `rows`, ``(n, len(FEATURES))``."""
@@ -308,6 +310,7 @@ class ListwiseRanker:
                 "variance": self.variance.tolist(),
                 "n_examples": self.n_examples,
                 "evidence": self.evidence.tolist(),
+                "similarity": self.similarity_evidence.tolist(),
             }
         )
 
@@ -319,11 +322,13 @@ class ListwiseRanker:
         stored: dict[str, Any] = msgspec.json.decode(raw)
         if stored["version"] != STATE_VERSION or tuple(stored["features"]) != FEATURES:
             return cls()
-        parameters, squared_gradients, mean, variance, evidence = (
+        stored.setdefault("similarity", similarity.START)
+        parameters, squares, mean, variance, evidence, of_similar = (
             np.array(stored[name])
-            for name in ("parameters", "squares", "mean", "variance", "evidence")
+            for name in ("parameters", "squares", "mean", "variance", "evidence", "similarity")
         )
-        return cls(parameters, squared_gradients, mean, variance, stored["n_examples"], evidence)
+        counted = stored["n_examples"]
+        return cls(parameters, squares, mean, variance, counted, evidence, of_similar)
 
 
 def _gradient(parts: RankerLayers, scaled: Floats, chosen: int) -> Floats:

@@ -4,9 +4,8 @@ Where people take the same again, as in a grocery, how often they took it says m
 but few choices begin a basket, and the ranker would need tens of thousands to find that. So a
 request that begins a moment is answered by two experts, each with a probability for every
 candidate: one has the user's own items by their feature `again`, the other has the learned scores.
-The weight of the first is learned as experts are mixed (Vovk 1990): each weight in `SHARES` is
-believed as much as it has predicted the choices so far. It falls to nothing within some ten choices
-where nobody takes anything again, and where the ranker knows better by itself.
+The weight of the first is learned, see `models.ranking.mixed_experts`. It falls to nothing within
+some ten choices where nobody takes anything again, and where the ranker knows better by itself.
 
 Pure functions; nothing here reads a store or a clock.
 """
@@ -21,15 +20,10 @@ from numba import f8
 
 from models.arrays import Floats
 from models.machine_code import compiled
+from models.ranking.mixed_experts import LEAST_CHANCE, shares_of_two, weights_of
 
-SHARES = np.array([0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
-"""Weights of the first expert that are tried."""
-
-MEMORY = 1.0 - 1.0 / 2000.0
-"""Share of the evidence that is kept at each further choice: people may change."""
-
-LEAST_CHANCE = 1e-300
-"""Instead of a probability of 0, whose logarithm is not finite."""
+WEIGHTINGS = shares_of_two([0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+"""Weights that are tried, of either expert."""
 
 
 class Chances(NamedTuple):
@@ -80,21 +74,14 @@ def chances_of(scores: Floats, again: Floats, place: int) -> Chances:
     return Chances(float(again[place] / again.sum()), float(_softmax(scores)[place]))
 
 
-def weighed(evidence: Floats, chances: Chances) -> Floats:
-    """The evidence after one more choice; ``(len(SHARES),)`` logarithms, all 0 before the first."""
-    mixture = SHARES * chances.again + (1.0 - SHARES) * chances.ranker
-    evidence = MEMORY * evidence + np.log(np.maximum(mixture, LEAST_CHANCE))
-    relative: Floats = evidence - evidence.max()
-    return relative
-
-
 def share_of(evidence: Floats) -> float:
-    """Weight of the first expert: the mean of `SHARES` by what speaks for each.
+    """Weight of the first expert, by the evidence of `mixed_experts.weighed`; all 0 at first.
 
-    >>> evidence = np.zeros(len(SHARES))
+    >>> from models.ranking.mixed_experts import weighed
+    >>> evidence = np.zeros(len(WEIGHTINGS))
     >>> round(share_of(evidence), 2)
     0.27
-    >>> round(share_of(weighed(evidence, Chances(again=0.0, ranker=0.1))), 2)
+    >>> round(share_of(weighed(evidence, WEIGHTINGS, Chances(again=0.0, ranker=0.1))), 2)
     0.21
     """
-    return math.fsum(SHARES * _softmax(evidence))
+    return float(weights_of(evidence, WEIGHTINGS)[0])

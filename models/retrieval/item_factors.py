@@ -156,6 +156,40 @@ def _add_products(
             signals[at, signal] = max(float(_product(vectors, place, user)), 0.0)
 
 
+@compiled(f8[::1](i8[::1], i8, i4[::1], f4[:, ::1], f4[::1]), any_order=True)
+def _similarities(
+    items: Indexes,
+    place: int,
+    places: NDArray[np.int32],
+    vectors: Singles,
+    own_weights: Singles,
+) -> Floats:
+    # Half of the popularity that either item has when it is sought by the other.
+    vector, found = np.sqrt(own_weights[place]) * vectors[place], np.zeros(len(items))
+    for at in range(len(items)):
+        other = places[items[at]] if items[at] < len(places) else -1
+        if other >= 0:
+            total = np.float32(0.0)
+            for factor in range(N_FACTORS):
+                total += vectors[other, factor] * vector[factor]
+            found[at] = max(np.sqrt(own_weights[other]) * total, np.float32(0.0))
+    return found
+
+
+def similarities(items: Indexes, item: int, factors: ItemFactors) -> Floats:
+    """``(n,)`` similarity of each item's factors to those of one; 0 for items without factors.
+
+    The product of both vectors as they were learned: unlike the signal of users, it is symmetric.
+    """
+    place = int(factors.places[item]) if item < len(factors.places) else -1
+    if place < 0:
+        return np.zeros(len(items))
+    found: Floats = _similarities(
+        items, place, factors.places, factors.vectors, factors.own_weights
+    )
+    return found
+
+
 class UserFactors(msgspec.Struct, frozen=True, gc=False):
     """Factors of a user, beside those of the items.
 

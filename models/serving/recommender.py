@@ -13,8 +13,8 @@ from models.ranking.champions import Objective
 from models.ranking.features import without_trends
 from models.ranking.ranker import Ranker
 from models.ranking.selection import softmax
+from models.ranking.similarity import similarity
 from models.retrieval.candidates import Candidates
-from models.retrieval.signals import blend
 from models.serving.answer_options import NO_OPTIONS, AnswerOptions
 from models.serving.answers import (
     Answer,
@@ -190,7 +190,11 @@ class Recommender:
     async def similar(
         self, item_id: str, *, k: int = 25, now_s: float, options: AnswerOptions = NO_OPTIONS
     ) -> Answer:
-        """Items co-visited with this one; for an unknown item, trending ones."""
+        """Items co-visited with this one, or near to it by their factors.
+
+        How much either counts is learned, see `models.ranking.similarity`. For an unknown item,
+        trending ones.
+        """
         (index,) = await self.store.item_indexes([item_id])
         if not index:
             return await self.trending(k=k, now_s=now_s)
@@ -198,9 +202,10 @@ class Recommender:
         stage_reached("read")
         items = await category_list(self.cache, self._general, snapshot, k, options)
         if not items:
-            candidates = snapshot.candidates()
+            candidates = snapshot.similar_candidates()
+            evidence = snapshot.shared.rankers["interactions"].similarity_evidence
             scores = await self._influenced(
-                snapshot, candidates.items, blend(candidates.signals), options
+                snapshot, candidates.items, similarity(candidates, evidence), options
             )
             items = await self.lists.best(snapshot, candidates.items, scores, k, options)
         return answer_of(items, "similar-items", "retrieved", snapshot.shared)

@@ -13,10 +13,12 @@ from models.arrays import NO_ITEMS, Floats, Indexes
 from models.ranking.champions import Objective
 from models.ranking.examples import Choice
 from models.ranking.features import features_of
+from models.ranking.similarity import chances_of
 from models.retrieval.candidates import (
     NO_EVIDENCE,
     TOP_LIST_SIZES,
     Candidates,
+    Evidence,
     top_list_candidates,
 )
 from models.retrieval.negative_feedback import (
@@ -35,6 +37,9 @@ from models.serving.sources import RequestSnapshot, with_listed
 from models.state.histories import NO_HISTORY, History, merge_histories, unpack_history
 from models.state.store import Store
 
+SIMILARITY_EVERY = 4
+"""One of so many choices teaches how similar items are ordered: it takes some 100 µs."""
+
 
 class Snapshots:
     """Reads request snapshots of one group, through its state cache and all candidate sources."""
@@ -44,6 +49,7 @@ class Snapshots:
         self._cache = cache
         self._sources = [source_of(cache) for source_of in sources.SOURCES]
         self._signal_sources = [source for source in self._sources if source.has_signals]
+        self._n_choices = 0
 
     async def history(
         self, user_id: str | None, session_id: str | None, *, now_s: float
@@ -249,7 +255,11 @@ class Snapshots:
         if not len(recent):
             return None
         matrix = await self.features(snapshot, candidates)
-        return Choice(candidates.items, matrix, taken, int(recent[0]))
+        similarity = None
+        self._n_choices += 1
+        if self._n_choices % SIMILARITY_EVERY == 0 and len(snapshot.shared.factors.items):
+            similarity = chances_of(_of_last_item(snapshot).similar_candidates(), taken)
+        return Choice(candidates.items, matrix, taken, int(recent[0]), similarity)
 
 
 async def _with_evidence(
@@ -259,6 +269,18 @@ async def _with_evidence(
     for source in read_sources:
         evidence = await source.read(snapshot, evidence)
     return msgspec.structs.replace(snapshot, evidence=evidence)
+
+
+def _of_last_item(snapshot: RequestSnapshot) -> RequestSnapshot:
+    """As `Snapshots.for_similar` of the profile's newest item, out of what was read already."""
+    profile = _profile(NO_HISTORY, snapshot.shared, snapshot.profile.last_item)
+    evidence = Evidence(
+        neighbour_lists=snapshot.evidence.neighbour_lists[:1],
+        second_hops=snapshot.evidence.second_hops,
+    )
+    return msgspec.structs.replace(
+        snapshot, profile=profile, barred=profile.recent, evidence=evidence
+    )
 
 
 def _profile(history: History, shared: SharedState, looking_at: int = 0) -> UserProfile:

@@ -23,6 +23,7 @@ from models.retrieval.covisitation import SecondHops, hop_sources
 from models.retrieval.negative_feedback import NO_NEGATIVE_FEEDBACK, NegativeFeedback
 from models.retrieval.profile import UserProfile, profile_of
 from models.retrieval.signals import N_SIGNALS, PROFILE_ITEMS
+from models.retrieval.similar_items import with_similar_factors
 from models.retrieval.similar_texts import joined
 from models.retrieval.user_neighbours import nearest_users, neighbour_items
 from models.serving.cached.cache import StateCache
@@ -82,6 +83,12 @@ class RequestSnapshot(msgspec.Struct, frozen=True):
     def candidates(self) -> Candidates:
         """Candidates that the evidence gives, without hidden items."""
         found = retrieve(self.profile, self.evidence, self.shared.clock_s, self.barred)
+        return self.shared.shown_candidates(found)
+
+    def similar_candidates(self) -> Candidates:
+        """Candidates for a list of items similar to the profile's newest one, which is barred."""
+        item = self.profile.last_item
+        found = with_similar_factors(self.candidates(), item, self.shared.factors)
         return self.shared.shown_candidates(found)
 
     def candidates_among(self, items: Indexes) -> Candidates:

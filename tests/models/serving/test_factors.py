@@ -7,11 +7,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from models.ranking.ranker import ListwiseRanker
+from models.ranking.similarity import (
+    START,
+    SimilarityChances,
+    chances_of,
+    similarity,
+    taught,
+)
 from models.retrieval.item_factors import factors_of
 from models.retrieval.signals import BOTH_10, FACTORS
 from models.serving.factor_renewal import MIN_EVENTS, is_due, renew_factors
 from models.serving.local import LocalRecommender
 from models.serving.recommender import Recommender
+from models.serving.snapshots import SIMILARITY_EVERY
 from models.serving.sources import MIN_FACTOR_ITEMS
 from models.settings import Settings
 from models.state import layout
@@ -71,6 +80,62 @@ async def test_items_far_apart_in_histories_are_found(shop: Store) -> None:
 
     few = (await recommender.snapshots.for_recommending("bob", None, now_s=now_s)).candidates()
     assert not few.signals[:, FACTORS].any()
+
+
+async def test_similar_items_are_those_that_users_go_on_to(shop: Store) -> None:
+    """Choices teach whether lists are by what is seen next, or by what goes together at all."""
+    now_s = NOW + 9000.0
+    recommender = Recommender(shop, seed=1)
+    (near,) = await shop.item_indexes(["red 1"])
+    plain = (await recommender.snapshots.for_similar(near, now_s=now_s)).similar_candidates()
+    assert not plain.signals[:, FACTORS].any()
+
+    await renew_factors(shop, 800, most_events=10**6, now_s=now_s)
+    now_s += 1.0
+    found = (await recommender.snapshots.for_similar(near, now_s=now_s)).similar_candidates()
+    assert len(set(found.items.tolist())) == len(found.items)
+    assert near not in found.items
+    before = await recommender.similar("red 1", k=99, now_s=now_s)
+
+    evidence = START
+    for _ in range(100):
+        evidence = taught(evidence, SimilarityChances(0.5, 0.25))
+    ranker = ListwiseRanker(similarity_evidence=evidence)
+    await shop.redis.hset(shop.key("ranker"), "interactions:state", ranker.state())
+    after = await recommender.similar("red 1", k=99, now_s=now_s + 9.0)
+    shares = []
+    for answer in (before, after):
+        scores = {one.item_id: one.score for one in answer.items}
+        # Ada and Bob took the first one, too, and not the other.
+        shares.append(scores["red 0"] / scores["red 5"])
+    assert shares[1] > 5.0 * shares[0]
+    assert after.items[0].score == pytest.approx(
+        np.exp(similarity(found, evidence)).max(), rel=1e-3
+    )
+
+
+async def test_one_choice_of_a_few_teaches_about_similar_items(shop: Store) -> None:
+    """What it says is of the user's last item alone, out of what the example read anyway."""
+    now_s = NOW + 9000.0
+    await renew_factors(shop, 800, most_events=10**6, now_s=now_s)
+    recommender = Recommender(shop, seed=1)
+    last, taken, stranger = await shop.item_indexes(["red 4", "last red", "blue 1"])
+    snapshot = await recommender.snapshots.for_learning("ada", None, now_s=now_s + 1.0)
+    assert snapshot.profile.last_item == last
+
+    async def taught_by(item: int) -> list[SimilarityChances]:
+        candidates = snapshot.candidates()
+        choices = [
+            await recommender.snapshots.choice(snapshot, candidates, item)
+            for _ in range(SIMILARITY_EVERY)
+        ]
+        return [one.similarity for one in choices if one is not None and one.similarity]
+
+    (chances,) = await taught_by(taken)
+    alone = (await recommender.snapshots.for_similar(last, now_s=now_s + 1.0)).similar_candidates()
+    assert chances == pytest.approx(chances_of(alone, taken), rel=0.2)
+    assert chances.factors > 5 * chances.co_visited
+    assert await taught_by(stranger) == []
 
 
 async def test_a_bound_of_events_takes_whole_histories(shop: Store) -> None:
