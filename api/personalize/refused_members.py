@@ -37,7 +37,7 @@ REFUSED: Mapping[str, str] = {
         "no log of a training is searched; metricName names the metric"
     ),
 }
-"""Why each member is refused, by `<operation>.<path of the member>`; `[]` is any of a list."""
+"""Reasons of refusals by `<operation>.<path of the member>`; `[]` is any of a list."""
 
 NO_ROLES = "S3 is read and written with the credentials of the service; only its form is checked"
 NO_RATES = "every rate is served alike; it is described, and nothing costs by it"

@@ -48,7 +48,7 @@ _NOT_KAFKA = {
 
 
 class Trouble(NamedTuple):
-    """Why a server cannot be used; an empty text if it can.
+    """Reason for which a server cannot be used; an empty text if it can.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ def kafka_listener(
     mechanism: str = "",
     shows_certificate: bool = False,
 ) -> Trouble:
-    """Why no Kafka can be used at a port, as far as can be told before credentials are shown.
+    """The reason for which no Kafka can be used at a port, as far as it shows without credentials.
 
     Parameters
     ----------

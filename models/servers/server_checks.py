@@ -100,9 +100,9 @@ def kafka_trouble(
     mechanism: str = "",
     shows_certificate: bool = False,
 ) -> Trouble:
-    """Why no bootstrap server can be used; parameters as of `listeners.kafka_listener`.
+    """Trouble with all bootstrap servers; parameters as of `listeners.kafka_listener`.
 
-    Nothing if one of them can. They are asked at the same time; ends in 5 s.
+    Nothing if one of them can be used. They are asked at the same time; ends in 5 s.
     """
     found: dict[str, Trouble] = {}
 

@@ -177,7 +177,7 @@ class Store:
         return [None if raw is None else layout.unpack_witness(raw) for raw in stored]
 
     async def positions(self, fields: Sequence[str]) -> list[StoredPosition]:
-        """How far each partition is in effect."""
+        """Position up to which each partition is in effect."""
         marks, witnesses = await self.watermarks(fields), await self.witnesses(fields)
         return [
             StoredPosition(mark, witness, mark)

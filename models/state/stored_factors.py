@@ -30,7 +30,7 @@ _HEAD = struct.Struct("<dQQ")
 
 
 class FactorsHead(NamedTuple):
-    """When factors were learned, in Unix seconds, events that the group had then, and items."""
+    """Unix time at which factors were learned, events that the group had then, and items."""
 
     learned_at_s: float
     n_events: int
@@ -59,7 +59,7 @@ async def read_factors(store: Store) -> bytes | None:
 
 
 async def read_factors_head(store: Store) -> FactorsHead:
-    """When the group's factors were learned; `NEVER_LEARNED` before the first time."""
+    """Head of the group's factors; `NEVER_LEARNED` before the first time."""
     raw = await store.redis.getrange(store.key("factors"), 0, _HEAD.size - 1)
     return FactorsHead(*_HEAD.unpack(raw)) if raw else NEVER_LEARNED
 

@@ -105,7 +105,7 @@ class _Segment:
         self.size += len(batch)
 
     def place_of(self, offset: int) -> int:
-        """Where the batch that holds an offset begins."""
+        """Place at which the batch that holds an offset begins."""
         place = self.places[max(0, bisect_right(self.offsets, offset) - 1)]
         # All batches up to the index's next entry begin in this.
         chunk, at = os.pread(self.descriptor, INDEX_BYTES + _HEADER.size, place), 0

@@ -41,7 +41,7 @@ class TopicRequests:
         self._n_producers = 0
 
     def metadata(self, request: Any, version: int) -> Response:  # noqa: ANN401
-        """Where the broker is, and topics: those asked for, or all. None is made by asking."""
+        """Address of the broker, and topics: those asked for, or all. None is made by asking."""
         of = MetadataResponse.MetadataResponseTopic
         if request.topics is None:
             names = list(self._catalog.topics)
@@ -133,7 +133,7 @@ class TopicRequests:
         )
 
     def find_coordinator(self, _: Any, version: int) -> Response:  # noqa: ANN401
-        """Where the broker is: it coordinates every group."""
+        """Address of the broker: it coordinates every group."""
         return FindCoordinatorResponse(
             version=version, error_message=None, node_id=NODE, host=self._host, port=self._port
         )

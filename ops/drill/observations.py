@@ -76,7 +76,7 @@ class Observations:
             self.unanswered.append((began_s, ended_s))
 
     def recovered_s(self, after_s: float) -> float | None:
-        """When the first event that was sent after a time was in effect; `None` if none was."""
+        """Time of effect of the first event that was sent after a time; `None` if none was."""
         with self._lock:
             return min((p.visible_s for p in self.probes if p.began_s >= after_s), default=None)
 

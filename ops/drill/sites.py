@@ -35,7 +35,7 @@ LOAD_BEHIND_S = 3 * 86400
 
 
 class Wish(NamedTuple):
-    """Which site a drill is to have.
+    """The site that a drill is to have.
 
     Attributes
     ----------

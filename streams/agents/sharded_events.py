@@ -179,7 +179,7 @@ class ShardedEventWriter:
 
 
 class _Mark(NamedTuple):
-    """How far a shard is with a partition: its watermark, and up to where it lacks nothing."""
+    """Position of a shard in a partition: its watermark, and up to where it lacks nothing."""
 
     watermark: int
     taken: int
@@ -229,7 +229,7 @@ class _OfShards:
         return Part(self.field, expected, own, checksum) if own else None
 
     def mark(self, result: PartResult) -> _Mark:
-        """How far a shard is behind a step with this result."""
+        """Position of a shard behind a step with this result."""
         taken = result.watermark
         if result.status == "full":
             taken = max(taken, _before(self._part, result.offset))

@@ -135,7 +135,7 @@ class Worker:
     async def load_positions(
         self, oldest: Mapping[Partition, int]
     ) -> Mapping[Partition, ReadStart]:
-        """Where to read on in each assigned partition: behind the store's watermarks."""
+        """First offset to read in each assigned partition: behind the store's watermarks."""
         return await retry_outages(lambda: self._positions(oldest), AWAY)
 
     async def _positions(self, oldest: Mapping[Partition, int]) -> dict[Partition, ReadStart]:

@@ -202,7 +202,7 @@ def _of_user(user_id: str) -> np.uint64:
 
 
 def _among(hashes: NDArray[np.uint64], kept: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Whether each hash is among the sorted ones.
+    """True for each hash that is among the sorted ones.
 
     >>> _among(np.array([2, 9], np.uint64), np.array([1, 2], np.uint64)).tolist()
     [True, False]

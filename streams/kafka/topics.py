@@ -83,7 +83,7 @@ class Topics:
 
     @property
     def audit(self) -> str:
-        """Who changed what; one partition, so that entries are in order."""
+        """Entries of the audit log; one partition, so that they are in order."""
         return f"{self.prefix}audit"
 
     @property

@@ -108,7 +108,7 @@ class Snapshot(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a command is: values and bytes, and keys that have changed meanwhile."""
+    """Progress of a command: values and bytes, and keys that have changed meanwhile."""
 
     values: int
     bytes: int

@@ -119,7 +119,7 @@ def _redis(status: Status) -> str:
 
 
 def _shards(status: Status) -> str:
-    """How many there are, the busiest, and what waits for them."""
+    """Their number, the busiest, and what waits for them."""
     kinds = {"u": "for users", "i": "for items"}
     busiest = most_of_mean(
         ShardFigures(one.name, one.applied, one.waiting, one.keys, one.bytes)

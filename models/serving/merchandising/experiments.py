@@ -112,7 +112,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
         return max(1, self.plan.horizon_s // 8, math.ceil(self.plan.days * 86400 / MAX_BUCKETS))
 
     def ends_at(self) -> float:
-        """When it ended, or will have ended by itself."""
+        """Time at which it ended, or will have ended by itself."""
         return self.stopped_at or self.started_at + self.plan.days * 86400
 
     def is_running(self, now_s: float) -> bool:

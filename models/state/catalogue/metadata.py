@@ -357,7 +357,7 @@ async def same_category(
 
 
 async def creation_times(store: Store, indexes: Sequence[int]) -> dict[int, float]:
-    """When items among the newest with metadata were created, Unix seconds; others are left out."""
+    """Unix times of creation of items among the newest with metadata; others are left out."""
     if not indexes:
         return {}
     found = await store.redis.zmscore(store.key("top:fresh"), [*map(str, indexes)])

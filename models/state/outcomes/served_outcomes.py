@@ -38,7 +38,7 @@ DIMENSIONS: Final[tuple[Dimension, ...]] = (
 )  # fmt: skip
 
 REASONS: Final = (*SOURCE_CODES, UNKNOWN_SOURCE)
-"""Why an item was shown, as outcomes are counted."""
+"""Reason for which an item was shown, as outcomes are counted."""
 
 HOUR_S, DAY_S = 3600, 86400
 

@@ -117,7 +117,7 @@ class ShardedStore(Store):
         return [(self.sessions if kind == "u" else self.items)[number]]
 
     async def positions(self, fields: Sequence[str]) -> list[StoredPosition]:
-        """How far each partition is in effect, by the shards that answer; raises if none does.
+        """Position of each partition, by the shards that answer; raises if none does.
 
         Topics whose messages one place applies for the whole group have their marks there: those
         that no shard has any of.

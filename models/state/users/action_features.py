@@ -170,7 +170,7 @@ def features_of(
 
 
 def _response(decisions: Sequence[bool]) -> str:
-    """How the user answered lately; an action that is only seen is no answer."""
+    """Answers of the user to actions lately; an action that is only seen is no answer."""
     if not decisions:
         return "none"
     share = float(np.mean(decisions))

@@ -14,7 +14,7 @@ from ops.drill.site import NotSeen, Site
 from ops.drill.site_processes import RestartedProcess
 
 TRIES = 20
-"""How often what an operator does to a group is tried: it may be balanced anew at the moment."""
+"""Attempts at an operator's change of a group: it may be balanced anew at the moment."""
 
 
 @fault("worker")

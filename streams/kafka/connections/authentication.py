@@ -1,4 +1,4 @@
-"""Whether Kafka takes the credentials of the settings, and why it does not.
+"""Check that Kafka takes the credentials of the settings, with the reason if it does not.
 
 kafka-python and aiokafka try again after a refusal; kafka-python loses its reason where the server
 closes the connection at once.

@@ -1,4 +1,4 @@
-"""How clients of Kafka show who they are: the settings as arguments of each client library."""
+"""Credentials and TLS of clients of Kafka: the settings as arguments of each client library."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class IncarnationLookup:
 
     @property
     def asked_s(self) -> float:
-        """When Kafka was asked for the newest answer about all topics, on the monotonic clock."""
+        """Time of the question to the newest answer about all topics, on the monotonic clock."""
         return self._asked_s
 
     def ask(self, kinds: Iterable[TopicKind] | None = None) -> Future[TopicIncarnations]:
