@@ -91,6 +91,7 @@ from models.state.shards.reached_marks import reached_marks
 from models.state.store import Store
 from models.state.tenants import Tenants
 from models.traces import traces_of
+from streams.kafka.topics import Topics
 
 if TYPE_CHECKING:
     from api.access.oidc_provider import OidcProvider
@@ -133,7 +134,10 @@ def create_app(
         redis_gate=redis_gate,
         readiness=ReadinessCheck(publisher, store),
         read_your_writes=ReadYourWrites(
-            reached_marks(store), publisher.incarnations, most=settings.after_max_waiting
+            reached_marks(store),
+            publisher.incarnations,
+            most=settings.after_max_waiting,
+            field_of=Topics.of(settings).field_of_kind,
         ),
         impressions=ImpressionLog(clock),
         live=LiveFeed(store, clock, most=settings.live_max_listeners),

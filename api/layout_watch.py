@@ -30,6 +30,7 @@ from models.state.shards.reached_marks import reached_marks
 from models.state.shards.sharded_store import store_of
 from models.state.shards.stored_layout import LOOK_EVERY_S, ShardLayout, stored_layout
 from models.state.tenants import Tenants
+from streams.kafka.topics import Topics
 
 KEPT_S = 30.0
 """Time for which the caches of the former shards stay for requests that began with them."""
@@ -51,7 +52,7 @@ def on_other_shards(
     own = recommenders.of(settings.group)
     # These have tasks of their own, and people who wait there.
     services.live.read_from(store)
-    services.read_your_writes.read_from(reached_marks(store))
+    services.read_your_writes.read_from(reached_marks(store), Topics.of(settings).field_of_kind)
     after = dataclasses.replace(
         services,
         settings=settings,

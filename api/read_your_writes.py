@@ -45,6 +45,9 @@ WAITING = Gauge("recommender_after_waiting", "Requests that wait for events to t
 LoadIncarnations = Callable[[], Awaitable[Mapping[TopicKind, str]]]
 """The incarnation of each topic, by kind: clicks, purchases, items and users."""
 
+FieldOf = Callable[[TopicKind, str, int], str]
+"""Names the watermark of a partition, by the kind and the incarnation of its topic."""
+
 Watermarks = Callable[[Sequence[str]], Awaitable[list[int]]]
 """Offset up to which each partition field is in effect, everywhere; -1 without one."""
 
@@ -67,21 +70,29 @@ class ReadYourWrites:
         Reads them.
     most
         Bound on the requests that wait at once; more are refused.
+    field_of
+        Names the watermarks.
     """
 
     def __init__(
-        self, watermarks: Watermarks, load_incarnations: LoadIncarnations, *, most: int
+        self,
+        watermarks: Watermarks,
+        load_incarnations: LoadIncarnations,
+        *,
+        most: int,
+        field_of: FieldOf,
     ) -> None:
         self._watermarks = watermarks
+        self._field_of = field_of
         self._most = most
         self._topics = _Topics(load_incarnations)
         self._waiters: dict[Waiter, None] = {}
         self._arrived = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
 
-    def read_from(self, watermarks: Watermarks) -> None:
+    def read_from(self, watermarks: Watermarks, field_of: FieldOf) -> None:
         """Read the watermarks elsewhere from now on: the group has other shards."""
-        self._watermarks = watermarks
+        self._watermarks, self._field_of = watermarks, field_of
 
     async def wait(self, token: str, *, wait_s: float, receive: Receive | None = None) -> bool:
         """Wait at most `wait_s` for the token's messages; True once they are in effect.
@@ -164,7 +175,7 @@ class ReadYourWrites:
         for waiter in waiters:
             if waiter.reached.done():
                 continue
-            fields = self._topics.fields(waiter, now_s)
+            fields = self._topics.fields(waiter, now_s, self._field_of)
             if fields == []:
                 waiter.reached.set_result(False)
             elif fields is not None:
@@ -191,7 +202,7 @@ class _Topics:
         self._tried_s = float("-inf")
         self.asking: asyncio.Task[None] | None = None
 
-    def fields(self, waiter: Waiter, now_s: float) -> list[str] | None:
+    def fields(self, waiter: Waiter, now_s: float, field_of: FieldOf) -> list[str] | None:
         """Names of the watermarks of the waiter's messages.
 
         None while Kafka must be asked first; empty if a topic has a new incarnation.
@@ -208,7 +219,9 @@ class _Topics:
                 return None
         if not self._known:
             return None
-        return [f"{self._known[one.kind]}/{one.partition}" for one in waiter.positions]
+        return [
+            field_of(one.kind, self._known[one.kind], one.partition) for one in waiter.positions
+        ]
 
     def _ask(self, now_s: float) -> None:
         is_asking = self.asking is not None and not self.asking.done()

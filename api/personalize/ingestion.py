@@ -128,8 +128,8 @@ async def _put(
     """Send records of a dataset; none of them if one is invalid."""
     group, schema = await _dataset(context, dataset, arn)
     kind: RecordKind = "users" if dataset == "users" else "items"
-    require_one_shard(context.services.settings.shards, f"Metadata of {kind}")
     if dataset == "actions":
+        require_one_shard(context.services.settings.shards, "Metadata of actions")
         group = actions_group(group)
     put = []
     for n, record in enumerate(records, 1):

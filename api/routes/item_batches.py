@@ -13,7 +13,7 @@ from api.dependencies import Services
 from api.openapi import ONE_SHARD_ERROR, SERVER_ERRORS, documented
 from api.routes.metadata import MAX_BODY_BYTES, MAX_RECORDS, ItemRecord
 from api.schemas import ResponseBody, json_response
-from models.errors import InvalidRecord, MessageRefused, Unavailable, require_one_shard
+from models.errors import InvalidRecord, MessageRefused, Unavailable
 from models.metadata_records import Properties, validate_properties
 from models.tokens import merged_token
 
@@ -91,7 +91,6 @@ async def put_item_batch(request: Request) -> Response:
     are accepted: each record replaces an older one, so the request can be sent again as a whole.
     """
     services: Services = request.app.state.services
-    require_one_shard(services.settings.shards, "Metadata of items")
     await services.audit(request.scope, "put_items", [PATH], services.settings.group)
     batch = _Batch(services)
     async for number, line in _numbered_lines(request.stream()):

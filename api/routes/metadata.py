@@ -13,7 +13,7 @@ from api.openapi import ONE_SHARD_ERROR, SERVER_ERRORS, documented
 from api.request_params import AfterParams, ItemsParams, parse_query
 from api.schemas import AcceptedRecords, Item, Items, ListedItem, json_response
 from models.audit_entries import pseudonym
-from models.errors import InvalidRecord, InvalidRequest, require_one_shard
+from models.errors import InvalidRecord, InvalidRequest
 from models.events import Id
 from models.metadata_records import (
     HIDDEN,
@@ -120,7 +120,6 @@ async def list_items(request: Request) -> Response:
     name a cursor: go on until there is none.
     """
     services: Services = request.app.state.services
-    require_one_shard(services.settings.shards, "Metadata of items")
     asked = parse_query(request.scope["query_string"], ItemsParams)
     is_newest, n = asked.order == "newest", asked.num_results
     if is_newest and (asked.query or asked.cursor):
@@ -161,7 +160,6 @@ async def item(
 ) -> Response:
     """Properties of an item, and counts of its events."""
     services: Services = request.app.state.services
-    require_one_shard(services.settings.shards, "Metadata of items")
     asked = parse_query(request.scope["query_string"], AfterParams)
     await services.await_effect(asked, request.receive)
     with services.redis_gate:
@@ -201,7 +199,6 @@ async def delete_item(
     Its events stay, and count for others; a later record of it brings it back.
     """
     services: Services = request.app.state.services
-    require_one_shard(services.settings.shards, "Metadata of items")
     with services.redis_gate:
         (index,) = await services.store.item_indexes([item_id])
     if not index:
@@ -228,7 +225,6 @@ async def _put(
     request: Request, kind: RecordKind, records: list[tuple[str, Properties]]
 ) -> Response:
     services: Services = request.app.state.services
-    require_one_shard(services.settings.shards, f"Metadata of {kind}")
     for n, (name, properties) in enumerate(records):
         try:
             validate_properties(kind, name, properties)

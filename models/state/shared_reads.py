@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.state import layout
+from models.state.shards.shard_names import own_places
 from models.state.store import Store
+
+T = TypeVar("T", bound=np.generic)
 
 TOP_LISTS = ("all", "recent", *layout.POPULARITY_HALF_LIVES_S, "new", "fresh")
 
@@ -116,8 +119,8 @@ async def read_hidden(store: Store) -> NDArray[np.bool_]:
 
     One round trip, of a bit for each item up to the last that ever was hidden.
     """
-    (bits,) = await store.redis.shared_reads.run(("GET", store.key("hidden")))
-    return np.unpackbits(np.frombuffer(bits or b"", np.uint8)).astype(np.bool_)
+    raws = await _of_item_stores(store, "hidden")
+    return by_index([np.unpackbits(np.frombuffer(raw, np.uint8)).astype(np.bool_) for raw in raws])
 
 
 async def read_expiries(store: Store) -> NDArray[np.uint32]:
@@ -125,8 +128,8 @@ async def read_expiries(store: Store) -> NDArray[np.uint32]:
 
     One round trip, of four bytes for each item up to the last that ever had one.
     """
-    (raw,) = await store.redis.shared_reads.run(("GET", store.key("expires")))
-    return np.frombuffer(raw or b"", layout.EXPIRY)
+    raws = await _of_item_stores(store, "expires")
+    return by_index([np.frombuffer(raw, layout.EXPIRY) for raw in raws])
 
 
 async def read_products(store: Store) -> NDArray[np.float64]:
@@ -134,8 +137,30 @@ async def read_products(store: Store) -> NDArray[np.float64]:
 
     One round trip, of eight bytes for each item up to the last that ever was a variant.
     """
-    (raw,) = await store.redis.shared_reads.run(("GET", store.key("variants")))
-    return np.frombuffer(raw or b"", layout.PRODUCT)
+    raws = await _of_item_stores(store, "variants")
+    return by_index([np.frombuffer(raw, layout.PRODUCT) for raw in raws])
+
+
+async def _of_item_stores(store: Store, name: str) -> list[bytes]:
+    """A string with a place for each item, of each of the item shards or the one store."""
+    keys = [one.key(name) for one in store.item_stores]
+    return [raw or b"" for raw in await store.shared_answers(*(("GET", key) for key in keys))]
+
+
+def by_index(of_shards: Sequence[NDArray[T]]) -> NDArray[T]:
+    """Values of items at their places in each item shard, by index; zero where there is none.
+
+    >>> by_index([np.array([0, 7]), np.array([0, 9])])[[1, 65]]
+    array([7, 9])
+    """
+    if len(of_shards) == 1:
+        return of_shards[0]
+    places = [own_places(len(of_shards), shard, len(own)) for shard, own in enumerate(of_shards)]
+    n = max((int(own[-1]) + 1 for own in places if len(own)), default=0)
+    found = np.zeros(n, of_shards[0].dtype)
+    for own, values in zip(places, of_shards, strict=True):
+        found[own] = values
+    return found
 
 
 def _first_score(scored: list[Any]) -> float:

@@ -121,6 +121,19 @@ class Store:
         """The one of `history_stores` with an owner's, "u:<user>" or "s:<session>"."""
         return self
 
+    @property
+    def item_stores(self) -> Sequence[Store]:
+        """The stores with the keys of the group's items, beside each other in a slot each."""
+        return [self]
+
+    def item_place(self, index: int) -> int:  # noqa: ARG002  as above
+        """Which of `item_stores` has an item's metadata, counts and lists."""
+        return 0
+
+    def user_store(self, user_id: str) -> Store:  # noqa: ARG002  as above
+        """The store with a user's metadata, in the slot of the user's history."""
+        return self
+
     async def close(self) -> None:
         """Close the client's connections."""
         await self.redis.aclose()
@@ -302,14 +315,28 @@ class Store:
         """Stored list of each term of each item's text; two round trips."""
         if not indexes:
             return []
-        (stored,) = await self.redis.shared_reads.run(
-            ("HMGET", self.key("terms"), *map(str, indexes))
-        )
+        stored = await self.packed_terms(indexes)
         terms = [np.frombuffer(raw or b"", "<u4").tolist() for raw in stored]
         distinct = list(dict.fromkeys(itertools.chain.from_iterable(terms)))
         raws = await self.shared_values([self.key(f"term:{term}") for term in distinct])
         by_term = dict(zip(distinct, raws, strict=True))
         return [[by_term[term] for term in of_item] for of_item in terms]
+
+    async def packed_terms(self, indexes: Sequence[int]) -> Sequence[bytes | None]:
+        """Terms of each item's text, 4 bytes each; None without any."""
+        command = ("HMGET", self.key("terms"), *map(str, indexes))
+        (stored,) = await self.redis.shared_reads.run(command)
+        return [*stored]
+
+    async def item_fields(self, name: str, indexes: Sequence[int]) -> Sequence[bytes | None]:
+        """Fields of a hash by index of items, `properties` or `categories`; None without one."""
+        return await self._fields(name, [*map(str, indexes)]) if indexes else []
+
+    async def creation_times(self, indexes: Sequence[int]) -> Sequence[float | None]:
+        """When items among the newest with metadata were created, Unix seconds; None of others."""
+        if not indexes:
+            return []
+        return [*await self.redis.zmscore(self.key("top:fresh"), [*map(str, indexes)])]
 
     async def event_counts(self, indexes: Sequence[int]) -> list[float]:
         """Number of events on each item of the top list of all time; 0 for other items."""

@@ -15,7 +15,7 @@ from models.state.messages import PartResult
 from models.state.store import Store
 from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
-from streams.agents.contracts import BatchPart, Publish
+from streams.agents.contracts import BatchPart, Publish, StepWriter
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.kafka.consuming.assignment import PartitionLog, ReceivedMessage
 from streams.kafka.dead_letters import FULL
@@ -40,6 +40,7 @@ def metadata_agent(
     log: PartitionLog,
     clock: Callable[[], float],
     spans: StepSpans | None = None,
+    writer: StepWriter[RecordEntry] | None = None,
 ) -> AtomicBatches[RecordEntry]:
     """The agent of the metadata topics; one for each worker process.
 
@@ -51,13 +52,15 @@ def metadata_agent(
         The present in Unix seconds.
     spans
         Traces the messages of each step; None for no traces.
+    writer
+        Writes the records; None for the store of a group of one shard.
     """
     kept_bytes = tenants.settings.dead_letter_payload_bytes
     codec = RecordCodec(tenants.settings, clock)
     return AtomicBatches(
         tenants,
         codec,
-        RecordWriter(tenants.store(tenants.settings.group)),
+        writer or RecordWriter(tenants.store(tenants.settings.group)),
         DeadLetterQueue("metadata", publish, clock, kept_bytes, RECORDS.labels("dead")),
         log=log,
         step_size=STEP_RECORDS,
@@ -88,9 +91,6 @@ class RecordCodec:
             It is invalid.
         """
         kind = self._kinds[received.topic]
-        if self._settings.shards > 1:
-            detail = f"metadata of {kind} needs a group of one shard"
-            raise Rejection("invalid", detail, received.value, group=self._settings.group)
         try:
             record = parse_record(
                 kind,
@@ -103,6 +103,9 @@ class RecordCodec:
         except InvalidRecord as error:
             group = received.key.partition(b"/")[0].decode(errors="replace")[:63]
             raise Rejection("invalid", str(error), received.value, group=group) from error
+        if entry.group and self._settings.shards > 1:
+            detail = f"group {entry.group} needs settings of one shard"
+            raise Rejection("invalid", detail, received.value, group=entry.group)
         _, timestamp_ms, checksum = received.witness
         return entry._replace(timestamp_ms=timestamp_ms, checksum=checksum)
 

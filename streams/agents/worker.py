@@ -111,6 +111,7 @@ class Worker:
             log=self._log,
             clock=time.time,
             spans=self._spans,
+            writer=self.shards.record_writer,
         )
         self.served = served_agent(
             self.tenants,

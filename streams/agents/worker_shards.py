@@ -14,6 +14,7 @@ from typing import Any
 import faust
 from prometheus_client import Gauge
 
+from models.state.catalogue.metadata import RecordEntry
 from models.state.messages import StoredMessage
 from models.state.operations.shard_figures import read_shard_figures
 from models.state.shards.at_once import at_once
@@ -27,6 +28,7 @@ from streams.agents.hot_lists import SPLIT, split_hot_lists
 from streams.agents.outboxes import LOOK_EVERY_S, Outboxes
 from streams.agents.received import received_messages
 from streams.agents.sharded_events import LearningAhead, ShardedEventWriter
+from streams.agents.sharded_records import ShardedRecordWriter
 from streams.kafka.consuming.assignment import PartitionLog
 from streams.kafka.faust_clients.faust_app import add_agent
 from streams.kafka.faust_clients.faust_producing import produce
@@ -51,8 +53,8 @@ class WorkerShards:
     ----------
     topics
         Those of deltas; empty for a group of one shard.
-    event_writer
-        Writes events to the session shards; None for a group of one shard.
+    event_writer, record_writer
+        Write events to the session shards, and metadata to all; None for a group of one shard.
     appliers
         The agents, and their topics.
     """
@@ -71,12 +73,16 @@ class WorkerShards:
         self.topics = self._all_topics.deltas(settings.shards)
         self.event_writer: StepWriter[StoredMessage] | None = None
         self.appliers: dict[AtomicBatches[Any], tuple[str, ...]] = {}
-        self._writer: ShardedEventWriter | None = None
+        self.record_writer: StepWriter[RecordEntry] | None = None
+        self._writers: list[ShardedEventWriter | ShardedRecordWriter] = []
         if settings.shards == 1:
             return
         steps = ShardedSteps(tenants.redis, settings, shards=settings.shards)
         self._steps = steps
-        self.event_writer = self._writer = ShardedEventWriter(steps, self.publish, time.time)
+        self._events = ShardedEventWriter(steps, self.publish, time.time)
+        records = ShardedRecordWriter(steps, self.publish)
+        self.event_writer, self.record_writer = self._events, records
+        self._writers = [self._events, records]
         self._sessions, self._items = (
             delta_agent(
                 kind,
@@ -95,7 +101,7 @@ class WorkerShards:
 
     def observer(self, observer: StepObserver[StoredMessage]) -> StepObserver[StoredMessage]:
         """The observer of steps of events; of several shards, names are learned meanwhile."""
-        return observer if self._writer is None else LearningAhead(observer, self._writer)
+        return LearningAhead(observer, self._events) if self._writers else observer
 
     def add_agents(self, limit: int) -> None:
         """Add the agents and the timer to the app, if there are any."""
@@ -111,9 +117,9 @@ class WorkerShards:
             self._app.timer(HOT_EVERY_S)(self.split_hot_lists)
 
     def hold(self, *, is_held: bool) -> None:
-        """Apply no events, or do again; what is between shards goes on. Of one shard, nothing."""
-        if self._writer is not None:
-            self._writer.is_held = is_held
+        """Apply nothing new, or do again; what is between shards goes on. Of one shard, nothing."""
+        for writer in self._writers:
+            writer.is_held = is_held
 
     async def look_into_outboxes(self) -> None:
         """Look after the outboxes of the session shards whose deltas this worker applies."""

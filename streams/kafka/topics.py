@@ -23,7 +23,7 @@ from kafka.errors import (
 
 from models.errors import TopicMismatch
 from models.settings import Settings
-from models.state.shards.shard_names import mark_field
+from models.state.shards.shard_names import mark_field, record_field
 from models.tokens import TopicKind
 from streams.kafka.connections.connection import connect, missing_topics, unavailable
 
@@ -40,11 +40,12 @@ class Topics:
 
     prefix: str = ""
     generation: int = 0
+    has_shards: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Topics:
         """Names under the settings' prefix, and of their group's layout of shards."""
-        return cls(settings.topic_prefix, settings.generation)
+        return cls(settings.topic_prefix, settings.generation, settings.shards > 1)
 
     @property
     def clicks(self) -> str:
@@ -116,7 +117,13 @@ class Topics:
             return mark_field("u", incarnation, number)
         if topic == self.item_deltas:
             return mark_field("i", incarnation, number)
+        if self.has_shards and topic in {self.items, self.users}:
+            return record_field("i" if topic == self.items else "u", incarnation, number)
         return f"{incarnation}/{number}"
+
+    def field_of_kind(self, kind: TopicKind, incarnation: str, number: int) -> str:
+        """The same of the topic of a kind of messages that tokens name."""
+        return self.field(self.of_tokens[kind], incarnation, number)
 
     @property
     def of_tokens(self) -> dict[TopicKind, str]:

@@ -19,6 +19,7 @@ from models.state.operations.memory import read_memory
 from models.state.resharding.group_move import GroupMove, TellMove
 from models.state.resharding.leftovers import remove_leftovers, stay_frozen
 from models.state.resharding.owner_pages import mend_owner_pages
+from models.state.resharding.record_copy import RecordMark
 from models.state.shards.shard_names import MAX_SHARDS
 from models.state.shards.stored_layout import (
     ShardLayout,
@@ -97,17 +98,19 @@ async def reshard(
 async def _reshard(
     client: RedisClient, settings: Settings, shards: int, longest_pause_s: float, tell: TellMove
 ) -> Resharded:
-    fields = await asyncio.to_thread(_event_fields, settings)
+    fields, of_records = await asyncio.to_thread(_fields, settings, shards)
     source = ShardLayout(settings.shards, settings.generation)
     await _refuse(client, settings, source, shards)
     target = ShardLayout(shards, await next_generation(client, settings.group))
-    move = GroupMove(client, settings, source, target, fields=fields, tell=tell)
+    move = GroupMove(client, settings, source, target, fields=fields, records=of_records, tell=tell)
+    # At the group's own name those of metadata have the name that they have with one shard.
+    gone = [*fields, *(min(one.source, one.target, key=len) for one in of_records)]
     async with move.begun():
         # What another process has stored since these settings were made.
         if await stored_layout(client, settings.group) not in {None, source}:
             raise ReshardRefused("somebody else has moved the group meanwhile: run it again")
         move.doing("removing what an earlier run has left")
-        n_removed = await remove_leftovers(client, settings, source, fields)
+        n_removed = await remove_leftovers(client, settings, source, gone)
         await asyncio.to_thread(_remove_topics, settings, source.generation, target.generation)
         if shards == source.shards:
             return Resharded(shards, shards, 0.0, 0, 0, n_removed)
@@ -120,25 +123,32 @@ async def _reshard(
             await move.run(longest_s=longest_pause_s)
         finally:
             if not move.has_switched and move.is_ours:
-                await asyncio.shield(_give_up(client, settings, source, target, fields))
+                await asyncio.shield(_give_up(client, settings, source, target, gone))
         move.doing("waiting for answers under way")
         await asyncio.sleep(KEPT_S)
         move.doing("removing the keys of before")
         await stay_frozen(client, source.all_prefixes(settings.group))
-        n_removed += await remove_leftovers(client, settings, target, fields)
+        n_removed += await remove_leftovers(client, settings, target, gone)
         await asyncio.to_thread(_remove_topics, settings, target.generation, target.generation)
     return Resharded(source.shards, shards, move.pause_s, move.n_histories, move.n_items, n_removed)
 
 
-def _event_fields(settings: Settings) -> list[str]:
-    """Fields of the watermarks of all partitions of events."""
+def _fields(settings: Settings, shards: int) -> tuple[list[str], list[RecordMark]]:
+    """Fields of the watermarks of all partitions of events, and of metadata."""
     topics = Topics.of(settings)
-    ids = topic_ids(settings, [topics.clicks, topics.purchases])
-    return [
-        topics.field(name, incarnation, number)
-        for name, incarnation in ids.items()
-        for number in range(settings.partitions)
-    ]
+    moved = dataclasses.replace(topics, has_shards=shards > 1)
+    events = {topics.clicks, topics.purchases}
+    ids = topic_ids(settings, [*events, topics.items, topics.users])
+    fields, of_records = [], []
+    for name, incarnation in ids.items():
+        for number in range(settings.partitions):
+            field = topics.field(name, incarnation, number)
+            if name in events:
+                fields.append(field)
+                continue
+            target = moved.field(name, incarnation, number)
+            of_records.append(RecordMark("i" if name == topics.items else "u", field, target))
+    return fields, of_records
 
 
 def _remove_topics(settings: Settings, current: int, newest: int) -> None:
@@ -197,11 +207,6 @@ async def _refuse(
             "contextual columns",
             bool(await client.exists(home + "columns")),
             "delete the solutions that name them",
-        ),
-        (
-            "metadata of items or users",
-            bool(await client.exists(home + "properties", home + "users")),
-            "delete it",
         ),
     ):
         if is_there:

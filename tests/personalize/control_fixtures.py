@@ -27,6 +27,7 @@ from models.settings import Settings
 from models.state.clients.client import connect
 from models.state.store import Store
 from models.state.tenants import Tenants
+from streams.kafka.topics import Topics
 from tests.api_server import FakePublisher
 
 NOW = 1_795_000_000.0
@@ -179,7 +180,9 @@ def make_control_plane(redis_url: str, **settings: Any) -> Control:
         publisher=publisher,
         redis_gate=Gate(made.max_answering, "answers", "Redis"),
         readiness=ReadinessCheck(publisher, store),
-        read_your_writes=ReadYourWrites(store.watermarks, nothing, most=10),
+        read_your_writes=ReadYourWrites(
+            store.watermarks, nothing, most=10, field_of=Topics.of(store.settings).field_of_kind
+        ),
         impressions=ImpressionLog(time.time),
         live=LiveFeed(store, time.time, most=1),
         placements=PlacementCache(store),

@@ -64,7 +64,7 @@ class PropertyIndex:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._columns: PropertyColumns | None = None
-        self._version = RecordsVersion(0, 0)
+        self._version = RecordsVersion((), 0)
         self._scanned_at = self._checked_at = -1e18
         self.task: asyncio.Task[None] | None = None
         self._kept = SizedCache[tuple[object, ...], Indexes](

@@ -9,6 +9,7 @@ import msgspec
 
 from models.metadata_records import Properties, Value
 from models.state import layout
+from models.state.catalogue.metadata import scan_fields
 from models.state.store import Store
 
 MAX_SCANNED = 3000
@@ -38,11 +39,10 @@ class ItemPage(NamedTuple):
 
 async def newest_items(store: Store, n: int) -> list[CatalogueEntry]:
     """The items that were created last, at most n and `layout.TOPS`; three round trips."""
-    names = await store.redis.zrange(store.key("top:fresh"), 0, n - 1, desc=True)
-    if not names:
-        return []
-    raws = await store.redis.hmget(store.key("properties"), names)
-    return await _listed(store, [(int(name), raw) for name, raw in zip(names, raws, strict=True)])
+    (names,) = await store.shared_answers(("ZRANGE", store.key("top:fresh"), 0, n - 1, "REV"))
+    indexes = [*map(int, names)]
+    raws = await store.item_fields("properties", indexes)
+    return await _listed(store, [*zip(indexes, raws, strict=True)])
 
 
 async def matching_items(store: Store, words: str, *, cursor: str | None, n: int) -> ItemPage:
@@ -60,7 +60,7 @@ async def matching_items(store: Store, words: str, *, cursor: str | None, n: int
     at, n_scanned = int(cursor or 0), 0
     items: list[CatalogueEntry] = []
     while True:
-        at, records = await store.redis.hscan(store.key("properties"), at, count=CHUNK)
+        at, records = await scan_fields(store.item_stores, "properties", at, n=CHUNK)
         n_scanned += len(records)
         listed = await _listed(store, [(int(index), raw) for index, raw in records.items()])
         items += [one for one in listed if _matches(one, wanted)]

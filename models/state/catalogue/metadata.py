@@ -20,6 +20,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -41,12 +42,15 @@ from models.metadata_records import (
     properties_text,
     validate_properties,
 )
+from models.settings import Settings
 from models.state import layout
 from models.state.catalogue.item_rates import hourly_rates
 from models.state.groups.group_registry import GROUPS
 from models.state.messages import Part, PartResult
 from models.state.scripts.lua_source import make_script
 from models.state.scripts.registered_scripts import Script, run_script
+from models.state.shards.at_once import some_at_once
+from models.state.shards.shard_names import last_index
 from models.state.store import Store
 
 CHUNK = 1000
@@ -68,7 +72,10 @@ return {
 
 
 class RecordEntry(NamedTuple):
-    """A record as the atomic step takes it; see apply_metadata.lua. One of no kind is skipped."""
+    """A record as the atomic step takes it; see apply_metadata.lua. One of no kind is skipped.
+
+    `item_index` counts in a group of several shards only.
+    """
 
     offset: int
     group: str = ""
@@ -84,6 +91,7 @@ class RecordEntry(NamedTuple):
     terms: Sequence[int] = ()
     expires: int = 0
     product: int = 0
+    item_index: int = 0
 
 
 class RecordPart(NamedTuple):
@@ -134,6 +142,16 @@ def record_entry(
     )  # fmt: skip
 
 
+def record_limits(settings: Settings) -> dict[str, int]:
+    """The limits of the atomic step: of items and users, and of lists."""
+    return {
+        "items": settings.max_items,
+        "users": settings.max_users,
+        "listed": layout.TOPS,
+        "updated": layout.UPDATED,
+    }
+
+
 async def apply_records(store: Store, parts: Sequence[RecordPart]) -> list[PartResult]:
     """Apply records of the store's group and any other, in one atomic step.
 
@@ -142,17 +160,8 @@ async def apply_records(store: Store, parts: Sequence[RecordPart]) -> list[PartR
     redis.exceptions.ConnectionError, redis.exceptions.TimeoutError
         The step may or may not have happened; repeating it is harmless.
     """
-    settings = store.settings
-    request = {
-        "prefix": store.prefix,
-        "limits": {
-            "items": settings.max_items,
-            "users": settings.max_users,
-            "listed": layout.TOPS,
-            "updated": layout.UPDATED,
-        },
-        "parts": parts,
-    }
+    limits = record_limits(store.settings)
+    request = {"prefix": store.prefix, "limits": limits, "parts": parts}
     has_others = any(entry.group for part in parts for entry in part.entries)
     keys = [store.key("watermarks"), *([GROUPS] if has_others else [])]
     payload = msgspec.msgpack.encode(request)
@@ -201,36 +210,53 @@ async def _put(
 
 async def item_properties(store: Store, item_ids: Sequence[str]) -> list[Properties | None]:
     """Properties of each item; None without a record."""
-    indexes = await store.item_indexes(item_ids)
-    if not indexes:
-        return []
-    raws = await store.redis.hmget(store.key("properties"), [str(index) for index in indexes])
-    return [stored_properties(raw) for raw in raws]
+    return await properties_of(store, await store.item_indexes(item_ids))
 
 
 async def scan_item_properties(store: Store) -> AsyncIterator[list[tuple[int, Properties]]]:
     """Index and properties of every item with metadata, `CHUNK` at a time; O(such items)."""
     found: list[tuple[int, Properties]] = []
-    async for field, raw in store.redis.hscan_iter(store.key("properties"), count=CHUNK):
-        found.append((int(field), _decode(raw)))
-        if len(found) == CHUNK:
-            yield found
-            found = []
+    for one in store.item_stores:
+        async for field, raw in one.redis.hscan_iter(one.key("properties"), count=CHUNK):
+            found.append((int(field), _decode(raw)))
+            if len(found) == CHUNK:
+                yield found
+                found = []
     if found:
         yield found
 
 
 class RecordsVersion(NamedTuple):
-    """Version of a group's records: changes so far, and items so far."""
+    """Version of a group's records.
 
-    updates: int
+    Attributes
+    ----------
+    updates
+        Changes so far, of each of `Store.item_stores`.
+    n_items
+        The greatest index of an item so far.
+    """
+
+    updates: tuple[int, ...]
     n_items: int
 
 
 async def records_version(store: Store) -> RecordsVersion:
     """The version of the group's records as they are now."""
-    stored = await store.redis.hmget(store.key("counts"), ["item_updates", "item_index"])
-    return RecordsVersion(*(int(count or 0) for count in stored))
+    stores = store.item_stores
+    found = await asyncio.gather(*map(_updates_and_items, stores))
+    greatest = max(
+        last_index(n_items, shard, len(stores)) for shard, (_, n_items) in enumerate(found)
+    )
+    return RecordsVersion(tuple(updates for updates, _ in found), greatest)
+
+
+async def _updates_and_items(store: Store) -> tuple[int, int]:
+    (stored,) = await store.redis.reads.run(
+        ("HMGET", store.key("counts"), "item_updates", "item_index")
+    )
+    updates, n_items = (int(count or 0) for count in stored)
+    return updates, n_items
 
 
 async def changed_items(
@@ -240,14 +266,24 @@ async def changed_items(
 
     None where that is not known: there were too many changes, or the records were replaced.
     """
-    if until.updates == since.updates:
+    found: list[int] = []
+    for one, before, now in zip(store.item_stores, since.updates, until.updates, strict=True):
+        changed = await _changed_items(one, before, now)
+        if changed is None:
+            return None
+        found += changed
+    return found
+
+
+async def _changed_items(store: Store, since: int, until: int) -> list[int] | None:
+    if until == since:
         return []
-    if not 0 < until.updates - since.updates <= layout.UPDATED:
+    if not 0 < until - since <= layout.UPDATED:
         return None
     keys = [store.key("updated"), store.key("counts")]
-    updates, last, found = await run_script(store.redis, _CHANGED, keys, since.updates)
+    updates, last, found = await run_script(store.redis, _CHANGED, keys, since)
     # A step of an earlier release has counted its changes, and listed none.
-    if int(updates) != int(last) or int(updates) - since.updates > layout.UPDATED:
+    if int(updates) != int(last) or int(updates) - since > layout.UPDATED:
         return None
     return [int(index) for index in found]
 
@@ -256,27 +292,43 @@ async def properties_of(store: Store, indexes: Sequence[int]) -> list[Properties
     """Properties of items by index; None without a record."""
     found: list[Properties | None] = []
     for at in range(0, len(indexes), CHUNK):
-        names = [str(index) for index in indexes[at : at + CHUNK]]
-        raws = await store.redis.hmget(store.key("properties"), names)
+        raws = await store.item_fields("properties", indexes[at : at + CHUNK])
         found += [stored_properties(raw) for raw in raws]
     return found
 
 
 async def scan_user_properties(store: Store) -> AsyncIterator[tuple[str, Properties]]:
     """Id and properties of every user with metadata; O(such users)."""
-    async for field, raw in store.redis.hscan_iter(store.key("users"), count=CHUNK):
-        yield field.decode(), _decode(raw)
+    for one in store.history_stores:
+        async for field, raw in one.redis.hscan_iter(one.key("users"), count=CHUNK):
+            yield field.decode(), _decode(raw)
 
 
 async def users_from(store: Store, cursor: int, *, n: int) -> tuple[int, list[str]]:
     """About n users with metadata from a cursor on, 0 at first, and the next one; 0 at the end."""
-    following, records = await store.redis.hscan(store.key("users"), cursor, count=n)
-    return int(following), [name.decode() for name in records]
+    following, records = await scan_fields(store.history_stores, "users", cursor, n=n)
+    return following, [name.decode() for name in records]
+
+
+async def scan_fields(
+    stores: Sequence[Store], name: str, cursor: int, *, n: int
+) -> tuple[int, dict[bytes, bytes]]:
+    """About n fields of the hashes of a name from a cursor on, 0 at first, and the next one.
+
+    The cursor, 0 at the end, is that of a hash, and which of the stores has it.
+    """
+    at, number = divmod(cursor, len(stores))
+    one = stores[number]
+    following, records = await one.redis.hscan(one.key(name), at, count=n)
+    if not int(following):
+        number = (number + 1) % len(stores)
+    return int(following) * len(stores) + number, records
 
 
 async def user_properties(store: Store, user_id: str) -> Properties | None:
     """Properties of a user; None without a record."""
-    return stored_properties(await store.redis.hget(store.key("users"), user_id))
+    one = store.user_store(user_id)
+    return stored_properties(await one.redis.hget(one.key("users"), user_id))
 
 
 def stored_properties(raw: bytes | None) -> Properties | None:
@@ -317,11 +369,11 @@ async def item(store: Store, item_id: str, *, now_s: float) -> StoredItem | None
         return None
     page, place = divmod(index, layout.STATS_PER_PAGE)
     at = place * layout.STAT.itemsize
-    pipe = store.redis.pipeline(transaction=False)
-    pipe.hget(store.key("properties"), str(index))
-    pipe.getrange(store.key(f"stats:{page}"), at, at + layout.STAT.itemsize - 1)
-    raw, counted = await pipe.execute()
-    stat = np.frombuffer(counted.ljust(layout.STAT.itemsize, b"\0"), layout.STAT)[0]
+    (raw,), (counted,) = await asyncio.gather(
+        store.item_fields("properties", [index]), store.values([store.key(f"stats:{page}")])
+    )
+    own = (counted or b"")[at : at + layout.STAT.itemsize]
+    stat = np.frombuffer(own.ljust(layout.STAT.itemsize, b"\0"), layout.STAT)[0]
     updated_at, first_at, created = layout.RECORD_HEAD.unpack_from(raw) if raw else (0.0, 0.0, 0.0)
     return StoredItem(
         item_id,
@@ -345,7 +397,7 @@ async def same_category(
     """
     if not len(indexes):
         return []
-    raws = await store.redis.hmget(store.key("categories"), [str(index) for index in indexes])
+    raws = await store.item_fields("categories", indexes)
     names = {
         name
         for raw in raws
@@ -360,20 +412,27 @@ async def creation_times(store: Store, indexes: Sequence[int]) -> dict[int, floa
     """Unix times of creation of items among the newest with metadata; others are left out."""
     if not indexes:
         return {}
-    found = await store.redis.zmscore(store.key("top:fresh"), [*map(str, indexes)])
-    known = zip(indexes, found, strict=True)
+    known = zip(indexes, await store.creation_times(indexes), strict=True)
     return {index: float(at_s) for index, at_s in known if at_s is not None}
 
 
 async def of_categories(store: Store, names: Collection[str]) -> list[int]:
     """Items of the categories, `<column>=<value>`, most recently active first.
 
-    At most `layout.TOPS` of each category; one round trip.
+    At most `layout.TOPS` of each category and shard; one round trip. Shards that are away are left
+    out, unless all are.
     """
     if not names:
         return []
+    touched: dict[int, float] = {}
+    for of_shard in await some_at_once(_listed(one, names) for one in store.item_stores):
+        touched |= of_shard or {}
+    return sorted(touched, key=lambda index: (-touched[index], index))
+
+
+async def _listed(store: Store, names: Collection[str]) -> dict[int, float]:
+    """Items of the categories in one slot, with the time that they are ordered by."""
     pipe = store.redis.pipeline(transaction=False)
     for name in names:
         pipe.zrange(store.key(f"category:{name}"), 0, layout.TOPS - 1, desc=True, withscores=True)
-    touched = {int(member): at for listed in await pipe.execute() for member, at in listed}
-    return sorted(touched, key=lambda index: (-touched[index], index))
+    return {int(member): at for listed in await pipe.execute() for member, at in listed}

@@ -7,6 +7,8 @@ from operator import itemgetter
 
 from models.metadata_records import Properties
 from models.state.catalogue.metadata import stored_properties
+from models.state.clients.batched_requests import Command
+from models.state.shards.at_once import at_once
 from models.state.sized_cache import SizedCache
 from models.state.store import Store
 
@@ -26,10 +28,10 @@ class PropertiesCache:
         self._held = SizedCache[int, tuple[int, Properties | None]](
             most=MAX_CACHED // share, most_size=MAX_CACHED_BYTES // share, size_of=itemgetter(0)
         )
-        self._version: bytes | None = None
+        self._version: tuple[int, ...] | None = None
         self._checked_at = -1e18
 
-    async def version(self, now_s: float) -> bytes | None:
+    async def version(self, now_s: float) -> tuple[int, ...] | None:
         """Version of the group's records, at most `cache_s` old; equal while none has changed."""
         if abs(now_s - self._checked_at) > self._store.settings.cache_s:
             await self.get((), now_s)
@@ -54,16 +56,34 @@ class PropertiesCache:
             break
         return [found[index] for index in indexes]
 
-    async def _read(self, indexes: Sequence[int]) -> tuple[bytes | None, list[bytes | None]]:
+    async def _read(self, indexes: Sequence[int]) -> tuple[tuple[int, ...], Sequence[bytes | None]]:
         """The version of the group's records, and records that are at least as new."""
-        pipe = self._store.redis.pipeline(transaction=False)
-        pipe.hget(self._store.key("counts"), "item_updates")
-        if indexes:
-            pipe.hmget(self._store.key("properties"), [str(index) for index in indexes])
-        version, *raws = await pipe.execute()
-        return version, raws[0] if raws else []
+        stores = self._store.item_stores
+        own: list[list[int]] = [[] for _ in stores]
+        for index in indexes:
+            own[self._store.item_place(index)].append(index)
+        answers = await at_once(map(_updates_and_records, stores, own))
+        found = {
+            index: raw
+            for some, (_, raws) in zip(own, answers, strict=True)
+            for index, raw in zip(some, raws, strict=True)
+        }
+        return tuple(updates for updates, _ in answers), [found[index] for index in indexes]
 
     def _keep(self, index: int, raw: bytes | None) -> Properties | None:
         properties = stored_properties(raw)
         self._held.keep(index, (len(raw or b""), properties))
         return properties
+
+
+async def _updates_and_records(
+    store: Store, indexes: Sequence[int]
+) -> tuple[int, Sequence[bytes | None]]:
+    """Changes so far of the records in one slot, and some of these; one round trip."""
+    counted: Command = ("HGET", store.key("counts"), "item_updates")
+    if not indexes:
+        (updates,) = await store.redis.reads.run(counted)
+        return int(updates or 0), []
+    asked: Command = ("HMGET", store.key("properties"), *map(str, indexes))
+    updates, raws = await store.redis.reads.run(counted, asked)
+    return int(updates or 0), raws

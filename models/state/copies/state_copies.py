@@ -185,7 +185,7 @@ class StateCopy:
             (flat,) = self._servers.of(tag).ask(("HGETALL", f"{{{tag}}}:watermarks"))
             for raw, offset in zip(flat[::2], flat[1::2], strict=True):
                 field = raw.decode()
-                if mark_shard(field)[0] is None:
+                if mark_shard(field)[1] < 0:
                     found[field] = min(int(offset), found.get(field, int(offset)))
         return found
 

@@ -245,7 +245,7 @@ def skipped_deltas(settings: Settings, skipped: Mapping[str, int]) -> list[Saved
     found = []
     for field, offset in skipped.items():
         kind, number = mark_shard(field)
-        if kind is None:
+        if number < 0:
             raise ValueError(f"{field} is no partition of deltas")
         key = shard_prefix(settings.group, kind, number, settings.generation) + "watermarks"
         members = [field.encode(), b"%d" % offset]

@@ -26,6 +26,7 @@ from models.settings import Settings
 from models.state.clients.client import RedisClient
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.resharding.copied_keys import asked, pairs_of
+from models.state.resharding.record_copy import RecordMark
 from models.state.resharding.shard_copy import ShardCopy
 from models.state.shards.at_once import at_once
 from models.state.shards.shard_names import shard_names
@@ -65,6 +66,8 @@ class GroupMove:
         The layouts.
     fields
         Of the watermarks of all partitions of events.
+    records
+        The same of metadata.
     tell
         Is told what is done.
 
@@ -84,6 +87,7 @@ class GroupMove:
         target: ShardLayout,
         *,
         fields: Sequence[str],
+        records: Sequence[RecordMark] = (),
         tell: TellMove,
     ) -> None:
         self._client = client
@@ -91,6 +95,7 @@ class GroupMove:
         self._group = settings.group
         self._source, self._target = source, target
         self._fields = list(fields)
+        self._records = records
         self._tell = tell
         self._token = secrets.token_hex(8)
         self._doing, self._share, self._is_holding = "getting ready", 0.0, False
@@ -269,7 +274,7 @@ class GroupMove:
 
         copy = ShardCopy(
             self._client, self._settings, self._source, self._target,
-            fields=self._fields, check=self.check, progress=progress,
+            fields=self._fields, records=self._records, check=self.check, progress=progress,
         )  # fmt: skip
         await copy.run(now_s=time.time())
         progress(1.0)

@@ -20,7 +20,7 @@ from models.state.shards.merged_lists import merged_lists
 from models.state.shards.shard_names import item_shard, owner_shard
 from models.state.shards.split_lists import NO_SPLITS, list_shards, splits_of
 
-TOP_LISTS = ("all", "recent", "new", *layout.POPULARITY_HALF_LIVES_S)
+TOP_LISTS = ("all", "recent", "new", "fresh", *layout.POPULARITY_HALF_LIVES_S)
 
 
 class ItemCopy:

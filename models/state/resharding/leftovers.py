@@ -18,6 +18,8 @@ MOVED = frozenset(
     (
         "history", "forgotten", "owners", "links", "recent", "erased", "types",
         "items", "ids", "pairs", "takers", "stats", "top", "copied",
+        "properties", "users", "categories", "category", "terms", "term", "hidden", "expires",
+        "variants", "updated",
     )
 )  # fmt: skip
 """Families of keys of a group of one shard that go to its shards, whole."""

@@ -1,4 +1,4 @@
-"""Copies all that steps of events have written from the shards of one layout to those of another.
+"""Copies what steps of events and metadata have written from the shards of one layout to another's.
 
 The source is frozen, and nobody knows of the target yet: so the order does not matter, but for the
 numbers of histories, which items mention. A copy that was broken off is removed, and begun anew.
@@ -22,7 +22,9 @@ from models.state.resharding.history_copy import (
 from models.state.resharding.history_numbers import HistoryNumbers
 from models.state.resharding.item_copy import ItemCopy, last_index
 from models.state.resharding.recent_tables import shared_out
+from models.state.resharding.record_copy import RecordCopy, RecordMark
 from models.state.shards.merged_answers import ADDED_BY_STEPS, LATEST, scored_members
+from models.state.shards.shard_names import ShardKind
 from models.state.shards.stored_layout import ShardLayout
 
 TASKS = 6
@@ -45,6 +47,8 @@ class ShardCopy:
         The layouts.
     fields
         Of the watermarks of all partitions of events.
+    records
+        The same of metadata.
     check
         Called before anything is written; raises if nothing more may be.
     progress
@@ -64,6 +68,7 @@ class ShardCopy:
         target: ShardLayout,
         *,
         fields: Sequence[str],
+        records: Sequence[RecordMark] = (),
         check: Callable[[], None],
         progress: ShareDone,
     ) -> None:
@@ -71,11 +76,13 @@ class ShardCopy:
         self._settings = settings
         self._source, self._target = source, target
         self._fields = list(fields)
+        self._records = records
         self._writer: Callable[[], KeyWriter] = functools.partial(KeyWriter, client, check)
         self._progress = progress
         group = settings.group
-        self._from = {kind: source.prefixes(group, kind) for kind in ("u", "i")}
-        self._to = {kind: target.prefixes(group, kind) for kind in ("u", "i")}
+        kinds: tuple[ShardKind, ...] = ("u", "i")
+        self._from = {kind: source.prefixes(group, kind) for kind in kinds}
+        self._to = {kind: target.prefixes(group, kind) for kind in kinds}
         self.n_histories = self.n_items = 0
 
     async def run(self, *, now_s: float) -> None:
@@ -105,6 +112,7 @@ class ShardCopy:
             await self._copy_small(numbers)
             last_page = await self._copy_items(numbers)
             await self._write_counts(of_shards, numbers, last_page)
+        await RecordCopy(self._client, self._from, self._to, self._writer).run(self._records)
         await self._write_marks()
 
     async def _counts(self, prefix: str) -> Counts:

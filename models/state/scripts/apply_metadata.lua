@@ -3,13 +3,15 @@
 --
 -- Comes behind prelude.lua; see models/state/catalogue/metadata.py, which has the layouts, too.
 --
--- KEYS[1]  {group}:watermarks of the group in the settings
+-- KEYS[1]  {group}:watermarks of the group in the settings, or of the shard
 -- KEYS[2]  {recommender}:groups, where records of other groups are among them
 -- ARGV[1]  MessagePack of
 --   prefix   "{group}:" of the group in the settings
 --   limits   items, users: of a group; listed: length of a list; updated: items listed as changed
 --   parts    `RecordPart`s of `RecordEntry`s; without a field no watermark is kept. A record of no
 --            kind moves the watermark only, and one without a text removes the stored one
+--   shard, shards   where the group has several: this shard's number, and how many there are. Then
+--            records have the index of their item, which the shard of its id has given; 0: none
 --
 -- Returns {status, watermark, offset, {}} of each part.
 --   status "applied"   the part is in effect up to its watermark
@@ -77,13 +79,20 @@ local function list_item(prefix, index, created, categories)
   add_to_list(prefix .. 'top:fresh', created, index)
 end
 
+-- Place of an item among those of its shard, in strings with a place for each: a shard has whole pages
+-- of indexes (`own_number`).
+local function own_place(index)
+  if not request.shards then return index end
+  return floor(floor(index / STATS_PER_PAGE) / request.shards) * STATS_PER_PAGE + index % STATS_PER_PAGE
+end
+
 -- Prefixes of groups in which an item was hidden, or is shown again.
 local with_hidden = {}
 
 local function set_hidden(prefix, index, hidden)
   local key = prefix .. 'hidden'
-  if call('GETBIT', key, index) ~= hidden then
-    call('SETBIT', key, index, hidden)
+  if call('GETBIT', key, own_place(index)) ~= hidden then
+    call('SETBIT', key, own_place(index), hidden)
     with_hidden[prefix] = true
   end
 end
@@ -94,7 +103,7 @@ local SOON_S = 60
 local with_expiry = {}
 
 local function expiry_of(prefix, index)
-  local at = index * EXPIRY_BYTES
+  local at = own_place(index) * EXPIRY_BYTES
   local raw = call('GETRANGE', prefix .. 'expires', at, at + EXPIRY_BYTES - 1)
   return #raw == EXPIRY_BYTES and unpack_('<I', raw) or 0
 end
@@ -105,7 +114,7 @@ local function set_expiry(group, index, expires, at)
   if not group.expires and expires == 0 then return end
   local stored = expiry_of(prefix, index)
   if stored == expires then return end
-  call('SETRANGE', prefix .. 'expires', index * EXPIRY_BYTES, pack('<I', expires))
+  call('SETRANGE', prefix .. 'expires', own_place(index) * EXPIRY_BYTES, pack('<I', expires))
   group.expires = true
   with_expiry[prefix] = true
   -- Readers find other changes within `cache_s`, before they matter.
@@ -118,7 +127,7 @@ end
 local with_variants = {}
 
 local function product_of(prefix, index)
-  local at = index * PRODUCT_BYTES
+  local at = own_place(index) * PRODUCT_BYTES
   local raw = call('GETRANGE', prefix .. 'variants', at, at + PRODUCT_BYTES - 1)
   return #raw == PRODUCT_BYTES and unpack_('<d', raw) or 0
 end
@@ -129,7 +138,7 @@ local function set_product(group, index, product)
   if not group.variants and product == 0 then return end
   local stored = product_of(prefix, index)
   if stored == product then return end
-  call('SETRANGE', prefix .. 'variants', index * PRODUCT_BYTES, pack('<d', product))
+  call('SETRANGE', prefix .. 'variants', own_place(index) * PRODUCT_BYTES, pack('<d', product))
   if (stored == 0) ~= (product == 0) then
     call('HINCRBY', prefix .. 'counts', 'variants', product == 0 and -1 or 1)
   end
@@ -152,11 +161,11 @@ local function remove_item(group, index, at)
   return 'changed'
 end
 
-local function put_item(group, id, at, created, text, categories, hidden, terms, expires, product)
+local function put_item(group, id, index, at, created, text, categories, hidden, terms, expires, product)
   local prefix = group.prefix
-  local index = tonumber(call('HGET', prefix .. 'items', id) or nil)
   if text == '' then return index and remove_item(group, index, at) or 'same' end
   if not index then
+    if request.shards then return 'full' end
     if call('HLEN', prefix .. 'items') >= limits.items then return 'full' end
     index = store_item(prefix, id)
     call('HINCRBY', prefix .. 'counts', 'items', 1)
@@ -169,7 +178,7 @@ local function put_item(group, id, at, created, text, categories, hidden, terms,
     if at < stored_at then
       -- Older than the stored record: it tells only that the item is older, too.
       at, created, text = stored_at, stored_created, stored_text
-      categories, hidden = categories_of(prefix, index), call('GETBIT', prefix .. 'hidden', index)
+      categories, hidden = categories_of(prefix, index), call('GETBIT', prefix .. 'hidden', own_place(index))
       terms = call('HGET', prefix .. 'terms', index) or ''
       expires, product = expiry_of(prefix, index), product_of(prefix, index)
     end
@@ -194,6 +203,12 @@ local function put_user(prefix, id, at, text)
   return 'changed'
 end
 
+-- Index of the item of a record; nil where it has none.
+local function index_of(prefix, record)
+  if request.shards then return record[ITEM_INDEX] > 0 and record[ITEM_INDEX] or nil end
+  return tonumber(call('HGET', prefix .. 'items', record[ID]) or nil)
+end
+
 -- Applies a record; or refuses it with a status.
 local function apply_record(_, record)
   local kind = record[KIND]
@@ -202,9 +217,10 @@ local function apply_record(_, record)
   -- A group that does not exist has no record to remove.
   if not group and record[TEXT] == '' then return nil end
   if not group then return 'gone' end
-  local status
+  local status, index
   if kind == 'items' then
-    status = put_item(group, record[ID], record[AT], record[CREATED], record[TEXT],
+    index = index_of(group.prefix, record)
+    status = put_item(group, record[ID], index, record[AT], record[CREATED], record[TEXT],
       record[CATEGORIES], record[HIDDEN], packed_terms(record[TERMS]), record[EXPIRES], record[PRODUCT])
   else
     status = put_user(group.prefix, record[ID], record[AT], record[TEXT])
@@ -212,7 +228,7 @@ local function apply_record(_, record)
   if status == 'changed' then
     group[kind] = group[kind] + 1
     if kind == 'items' then
-      group.updated[call('HGET', group.prefix .. 'items', record[ID])] = group.items
+      group.updated[index or index_of(group.prefix, record)] = group.items
     end
   end
   return status == 'full' and status or nil

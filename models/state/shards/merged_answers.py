@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
+from models.state import layout
+
 LATEST = frozenset({"clock", "accepted_at", "applied_at"})
 """Counts of a group that are times: the latest of its shards is the group's."""
 
@@ -22,8 +26,16 @@ ADDED_BY_STEPS = frozenset(
 )  # fmt: skip
 """Sums of what steps of events have done."""
 
-OF_STEPS = ADDED_BY_STEPS | LATEST | OF_ONE_SHARD
-"""Fields of counts that steps of events write: they move with a group's shards."""
+OF_RECORDS = frozenset(
+    (
+        "item_updates", "user_updates", "hidden_updates", "expiry_updates", "variants",
+        "variant_updates", "term_updates",
+    )
+)  # fmt: skip
+"""Sums of what steps of metadata have changed."""
+
+OF_STEPS = ADDED_BY_STEPS | LATEST | OF_ONE_SHARD | OF_RECORDS
+"""Fields of counts that steps write: they move with a group's shards."""
 
 
 def counts_beside_steps(counts: dict[str, float]) -> dict[str, float]:
@@ -31,8 +43,8 @@ def counts_beside_steps(counts: dict[str, float]) -> dict[str, float]:
 
     Those of steps there are of a time when it had one shard, or is about to have.
 
-    >>> counts_beside_steps({"events": 2, "item_updates": 1})
-    {'item_updates': 1}
+    >>> counts_beside_steps({"events": 2, "item_updates": 1, "factor_updates": 3})
+    {'factor_updates': 3}
     """
     return {name: value for name, value in counts.items() if name not in OF_STEPS}
 
@@ -51,6 +63,35 @@ def merged_counts(of_shards: Iterable[dict[str, float]]) -> dict[str, float]:
             elif name not in OF_ONE_SHARD:
                 found[name] = found.get(name, 0) + value
     return found
+
+
+def merged_count(name: object, of_shards: Sequence[bytes | None]) -> float:
+    """A count of all shards: their sum, or the greatest of times and numbers of the last change.
+
+    >>> merged_count("clock", [None, b"7", b"5"]), merged_count("variants", [b"1", b"2"])
+    (7.0, 3.0)
+    """
+    values = (float(raw or 0) for raw in of_shards)
+    return sum(values) if name in OF_RECORDS else max(values)
+
+
+def merged_terms(of_shards: Sequence[bytes | None]) -> bytes | None:
+    """The list of a term of those of all shards: the number of items with it, and the newest ones.
+
+    >>> parts = [np.array([2, 1 + (1 << 24), 5], "<u4").tobytes() for _ in range(2)]
+    >>> np.frombuffer(merged_terms([*parts, None]), "<u4") % (1 << 24)
+    array([4, 5, 5, 1, 1], dtype=uint32)
+    """
+    lists = [np.frombuffer(raw, "<u4") for raw in of_shards if raw]
+    if len(lists) < 2:
+        return lists[0].tobytes() if lists else None
+    entries = np.concatenate([one[1:] for one in lists])
+    indexes = (entries % layout.TERM_COUNT_UNIT).astype(np.int64)
+    newest = entries[np.argsort(-indexes, kind="stable")]
+    is_warm = newest >= layout.TERM_WARM
+    kept = newest[~is_warm][: layout.TERM_COLD_ITEMS], newest[is_warm][: layout.TERM_WARM_ITEMS]
+    n = np.array([sum(int(one[0]) for one in lists)], "<u4")
+    return np.concatenate([n, *kept]).astype("<u4").tobytes()
 
 
 def merged_tops(of_shards: Sequence[Any], n: int, *, with_scores: bool) -> list[Any]:

@@ -46,11 +46,11 @@ class PartialStore(ShardedStore):
     def values(self, keys: list[str]) -> asyncio.Future[list[bytes | None]]:
         """As `ShardedStore.values`; the shard of the first key must answer."""
         asked = self._asked(self.redis.reads, keys)
-        return asyncio.ensure_future(_some_values(asked, needed=0))
+        return asyncio.ensure_future(_some_values(keys, asked, needed=0))
 
     def shared_values(self, keys: list[str]) -> asyncio.Future[list[bytes | None]]:
         """As `ShardedStore.shared_values`; `b""` of shards that are away."""
-        return asyncio.ensure_future(_some_values(self._asked(self.redis.shared_reads, keys)))
+        return asyncio.ensure_future(_some_values(keys, self._asked(self.redis.shared_reads, keys)))
 
     async def _ask(self, command: Command) -> Any:  # noqa: ANN401  whatever a command gives
         try:
@@ -81,7 +81,18 @@ class PartialStore(ShardedStore):
     async def item_ids(self, indexes: Sequence[int]) -> list[str | None]:
         """Item id of each index; None for one that is unknown, or whose shard is away."""
         return await self._of_some(
-            indexes, self._of_item, lambda shard, own: self.items[shard].item_ids(own)
+            indexes, self.item_place, lambda shard, own: self.items[shard].item_ids(own)
+        )
+
+    async def item_fields(self, name: str, indexes: Sequence[int]) -> Sequence[bytes | None]:
+        """As `ShardedStore.item_fields`; None of shards that are away, but for properties.
+
+        A filter that does not know an item's properties would allow what it has to keep out.
+        """
+        if name == "properties":
+            return await super().item_fields(name, indexes)
+        return await self._of_some(
+            indexes, self.item_place, lambda shard, own: self.items[shard].item_fields(name, own)
         )
 
     async def owner_keys(self, numbers: Sequence[int]) -> list[str | None]:
@@ -114,7 +125,7 @@ class PartialStore(ShardedStore):
 
 
 async def _some_values(
-    asked: Sequence[AskedValues], needed: int | None = None
+    keys: Sequence[str], asked: Sequence[AskedValues], needed: int | None = None
 ) -> list[bytes | None]:
     found: dict[int, list[bytes | None]] = {}
     answers = await asyncio.gather(*(reading for _, reading in asked), return_exceptions=True)
@@ -125,10 +136,10 @@ async def _some_values(
         values = [b""] * len(places) if isinstance(answer, BaseException) else answer
         for place, value in zip(places, values, strict=True):
             found.setdefault(place, []).append(value)
-    return [_merged(found[place]) for place in range(len(found))]
+    return [_merged(key, found[place]) for place, key in enumerate(keys)]
 
 
-def _merged(parts: list[bytes | None]) -> bytes | None:
+def _merged(key: str, parts: list[bytes | None]) -> bytes | None:
     """A value of those of its parts that could be read; `b""` for none."""
     read = [part for part in parts if part != b""]
-    return merged_parts(read) if read else b""
+    return merged_parts(key, read) if read else b""

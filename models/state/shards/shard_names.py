@@ -30,6 +30,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from models.state import layout
 from models.state.messages import StoredMessage
@@ -188,15 +190,46 @@ def mark_field(kind: ShardKind, incarnation: str, number: int) -> str:
     return f"deltas.{kind}/{incarnation}/{number}"
 
 
-def mark_shard(field: str) -> tuple[ShardKind | None, int]:
-    """Kind and number of the shard that applies a partition of deltas; no kind for another one.
+def record_field(kind: ShardKind, incarnation: str, number: int) -> str:
+    """Names the watermark of a partition of metadata, which all shards of a kind apply.
 
-    >>> mark_shard("deltas.i/cluster/topic/3"), mark_shard("cluster/topic/3")
-    (('i', 3), (None, 0))
+    >>> record_field("i", "cluster/topic", 3)
+    'records.i/cluster/topic/3'
     """
-    if not field.startswith("deltas."):
-        return None, 0
-    return ("u" if field[7] == "u" else "i"), int(field.rpartition("/")[2])
+    return f"records.{kind}/{incarnation}/{number}"
+
+
+def mark_shard(field: str) -> tuple[ShardKind, int]:
+    """Kind and number of the shard that applies a partition; -1 where all of a kind do.
+
+    >>> mark_shard("deltas.i/cluster/topic/3"), mark_shard("records.i/cluster/topic/3")
+    (('i', 3), ('i', -1))
+    >>> mark_shard("cluster/topic/3")
+    ('u', -1)
+    """
+    name, _, rest = field.partition("/")
+    kind: ShardKind = "i" if name in {"deltas.i", "records.i"} else "u"
+    return kind, int(rest.rpartition("/")[2]) if name.startswith("deltas.") else -1
+
+
+def last_index(n: int, shard: int, shards: int) -> int:
+    """The index that an item shard has given last, of n.
+
+    >>> last_index(70, 0, 1), last_index(70, 1, 4)
+    (70, 326)
+    """
+    pages, place = divmod(n, layout.STATS_PER_PAGE)
+    return (pages * shards + shard) * layout.STATS_PER_PAGE + place
+
+
+def own_places(shards: int, shard: int, n: int) -> NDArray[np.int64]:
+    """Indexes of items at the first n places of an item shard, in strings with one for each.
+
+    >>> own_places(4, 1, 66)[[0, 63, 64]]
+    array([ 64, 127, 320])
+    """
+    pages, places = np.divmod(np.arange(n), layout.STATS_PER_PAGE)
+    return (pages * shards + shard) * layout.STATS_PER_PAGE + places
 
 
 def names_value(items: Sequence[str], types: Sequence[str] = ()) -> bytes:

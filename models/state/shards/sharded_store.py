@@ -28,7 +28,9 @@ from models.state.shards.at_once import at_once, some_at_once
 from models.state.shards.heard_shards import HeardShards
 from models.state.shards.merged_answers import (
     counts_beside_steps,
+    merged_count,
     merged_counts,
+    merged_terms,
     merged_tops,
 )
 from models.state.shards.merged_lists import merged_lists
@@ -49,9 +51,11 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def merged_parts(parts: list[bytes | None]) -> bytes | None:
-    """A value of its parts: only lists of neighbours have them on several shards."""
-    return parts[0] if len(parts) == 1 else merged_lists(parts)
+def merged_parts(key: str, parts: list[bytes | None]) -> bytes | None:
+    """A value of its parts: only lists of neighbours and of terms have them on several shards."""
+    if len(parts) == 1:
+        return parts[0]
+    return merged_terms(parts) if "}:term:" in key else merged_lists(parts)
 
 
 AskedValues = tuple[list[int], asyncio.Future[list[bytes | None]]]
@@ -101,6 +105,19 @@ class ShardedStore(Store):
         """The session shard of an owner."""
         return self.sessions[self._of_owner(owner)]
 
+    @property
+    def item_stores(self) -> Sequence[Store]:
+        """The item shards."""
+        return self.items
+
+    def item_place(self, index: int) -> int:
+        """Number of the item's shard."""
+        return item_shard(index, self.shards)
+
+    def user_store(self, user_id: str) -> Store:
+        """The session shard of a user."""
+        return self.sessions[self._of_name(user_id)]
+
     async def apply(
         self, parts: Sequence[Part], *, now_s: float
     ) -> tuple[list[PartResult], dict[str, int]]:
@@ -112,9 +129,8 @@ class ShardedStore(Store):
     def _with_marks(self, field: str) -> list[Store]:
         """The shards that apply the messages of a partition."""
         kind, number = mark_shard(field)
-        if kind is None:
-            return self.sessions
-        return [(self.sessions if kind == "u" else self.items)[number]]
+        stores = self.sessions if kind == "u" else self.items
+        return stores if number < 0 else [stores[number]]
 
     async def positions(self, fields: Sequence[str]) -> list[StoredPosition]:
         """Position of each partition, by the shards that answer; raises if none does.
@@ -192,10 +208,10 @@ class ShardedStore(Store):
         if family == "pairs":
             shards = list_shards(int(rest), self._splits, self.shards)
             return [self.items[shard].key(name) for shard in shards]
-        if family == "takers":
-            return [self.items[item_shard(int(rest), self.shards)].key(name)]
-        if family == "stats":
-            first = int(rest) * layout.STATS_PER_PAGE
+        if family == "term":
+            return [one.key(name) for one in self.items]
+        if family in {"takers", "stats"}:
+            first = int(rest) * (layout.STATS_PER_PAGE if family == "stats" else 1)
             return [self.items[item_shard(first, self.shards)].key(name)]
         return [key]
 
@@ -220,7 +236,7 @@ class ShardedStore(Store):
             for (places, _), values in zip(asked, answers, strict=True):
                 for place, value in zip(places, values, strict=True):
                     found[place].append(value)
-            return [merged_parts(every) for every in found]
+            return [merged_parts(*one) for one in zip(keys, found, strict=True)]
 
         return asyncio.ensure_future(gathered())
 
@@ -256,12 +272,9 @@ class ShardedStore(Store):
             )
             return merged_tops(scored, int(last) + 1, with_scores="WITHSCORES" in rest)
         if name == "counts":
-            # Numbers of the last changes, and times: the greatest is the group's.
-            every = [(verb, one.key(name), *rest) for one in (self.home, *self.sessions)]
-            found = await at_once(map(self._ask, every))
-            return [
-                max(values, key=lambda raw: float(raw or 0)) for values in zip(*found, strict=True)
-            ]
+            stores = (self.home, *self.sessions, *self.items)
+            found = await at_once(self._ask((verb, one.key(name), *rest)) for one in stores)
+            return [*map(merged_count, rest, zip(*found, strict=True))]
         if name == "types":
             first = self.items[0]
             asked = (verb, first.key(name), *rest), ("HGETALL", first.key("split"))
@@ -317,9 +330,6 @@ class ShardedStore(Store):
     def _of_number(self, number: int) -> int:
         return history_shard(number, self.shards)
 
-    def _of_item(self, index: int) -> int:
-        return item_shard(index, self.shards)
-
     async def linked_user_and_history(
         self, session_id: str, *, now_s: float
     ) -> tuple[str | None, bytes | None]:
@@ -349,19 +359,37 @@ class ShardedStore(Store):
     async def item_ids(self, indexes: Sequence[int]) -> list[str | None]:
         """Item id of each index; None for an unknown one."""
         return await self._each(
-            indexes, self._of_item, lambda shard, own: self.items[shard].item_ids(own)
+            indexes, self.item_place, lambda shard, own: self.items[shard].item_ids(own)
+        )
+
+    async def packed_terms(self, indexes: Sequence[int]) -> Sequence[bytes | None]:
+        """As `Store.packed_terms`, of the items' shards."""
+        return await self._each(
+            indexes, self.item_place, lambda shard, own: self.items[shard].packed_terms(own)
+        )
+
+    async def item_fields(self, name: str, indexes: Sequence[int]) -> Sequence[bytes | None]:
+        """As `Store.item_fields`, of the items' shards."""
+        return await self._each(
+            indexes, self.item_place, lambda shard, own: self.items[shard].item_fields(name, own)
+        )
+
+    async def creation_times(self, indexes: Sequence[int]) -> Sequence[float | None]:
+        """As `Store.creation_times`, of the items' shards."""
+        return await self._each(
+            indexes, self.item_place, lambda shard, own: self.items[shard].creation_times(own)
         )
 
     async def event_counts(self, indexes: Sequence[int]) -> list[float]:
         """As `Store.event_counts`, of the top lists of the items' shards."""
         return await self._each(
-            indexes, self._of_item, lambda shard, own: self.items[shard].event_counts(own)
+            indexes, self.item_place, lambda shard, own: self.items[shard].event_counts(own)
         )
 
     async def recent_owners(self, indexes: Sequence[int]) -> list[NDArray[Any]]:
         """Distinct history numbers of each item's recent owners."""
         return await self._each(
-            indexes, self._of_item, lambda shard, own: self.items[shard].recent_owners(own)
+            indexes, self.item_place, lambda shard, own: self.items[shard].recent_owners(own)
         )
 
     async def owner_keys(self, numbers: Sequence[int]) -> list[str | None]:

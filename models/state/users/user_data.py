@@ -10,11 +10,14 @@ from models.state.store import Store
 
 async def users_with_records(store: Store, user_ids: Sequence[str]) -> set[str]:
     """The users among these that have a metadata record."""
-    pipe = store.redis.pipeline(transaction=False)
+    by_key: dict[str, list[str]] = {}
     for user_id in user_ids:
-        pipe.hexists(store.key("users"), user_id)
-    held = await pipe.execute()
-    return {user_id for user_id, is_held in zip(user_ids, held, strict=True) if is_held}
+        by_key.setdefault(store.user_store(user_id).key("users"), []).append(user_id)
+    found = set[str]()
+    for key, own in by_key.items():
+        held = await store.redis.reads.run(*(("HEXISTS", key, user_id) for user_id in own))
+        found |= {user_id for user_id, is_held in zip(own, held, strict=True) if is_held}
+    return found
 
 
 async def user_data_counts(store: Store, user_id: str, *, now_s: float) -> dict[str, int]:

@@ -177,7 +177,7 @@ async def export_user(
     """
     sessions = await linked_sessions(store, user_id, now_s=now_s)
     owners = _owners(user_id, sessions)
-    raw = await store.redis.hget(store.key("users"), user_id)
+    raw = await store.redis.hget(store.user_store(user_id).key("users"), user_id)
     until = await store.erased_until(owners)
     erasures = [
         ExportedErasure(*_named(owner), at) for owner, at in zip(owners, until, strict=True) if at

@@ -171,9 +171,9 @@ class Tracker:
         InvalidRecord
             At once, naming the record that breaks a rule; then none is sent.
         NeedsOneShard
-            At once, in a group of several shards.
+            At once, for another group than that of settings of several shards.
         """
-        require_one_shard(self._settings.shards, "Metadata of items")
+        self._check_group(group)
         at_s = self._now_s()
         return self._producer.deliver(
             record_messages(
@@ -189,13 +189,17 @@ class Tracker:
         imported_by: str = "",
     ) -> Future[Receipt]:
         """The future receipt of users' metadata; as `put_items`."""
-        require_one_shard(self._settings.shards, "Metadata of users")
+        self._check_group(group)
         at_s = self._now_s()
         return self._producer.deliver(
             record_messages(
                 "users", group, records, self._topics, at_s=at_s, imported_by=imported_by
             )
         )
+
+    def _check_group(self, group: str) -> None:
+        if group != self._settings.group:
+            require_one_shard(self._settings.shards, f"Metadata of group {group}")
 
     def erase(self, group: str, user_ids: Iterable[str]) -> Future[Receipt]:
         """The future receipt of the erasure of users from a group; see `Tracker` for how it ends.

@@ -67,6 +67,11 @@ class Topics:
         await store.redis.hset(store.key("watermarks"), field, offset)
 
 
+def field_of(_: object, incarnation: str, number: int) -> str:
+    """Name of a watermark, of a group of one shard."""
+    return f"{incarnation}/{number}"
+
+
 async def watermark_reads(store: Store) -> int:
     """Reads of the watermarks, counted by Redis."""
     stats = await store.redis.info("commandstats")
@@ -76,7 +81,7 @@ async def watermark_reads(store: Store) -> int:
 async def test_true_as_soon_as_it_is_in_effect(store: Store) -> None:
     """True at once for events in effect, later for those that take effect, else false."""
     topics = Topics()
-    effects = ReadYourWrites(store.watermarks, topics.load, most=10)
+    effects = ReadYourWrites(store.watermarks, topics.load, most=10, field_of=field_of)
     await topics.apply(store, 5)
 
     assert await effects.wait(topics.token(5), wait_s=30)
@@ -95,7 +100,7 @@ async def test_never_true_for_a_topic_made_anew(store: Store) -> None:
     Nor is anything true of an incarnation that is no more; that is said without waiting.
     """
     topics = Topics()
-    effects = ReadYourWrites(store.watermarks, topics.load, most=10)
+    effects = ReadYourWrites(store.watermarks, topics.load, most=10, field_of=field_of)
     await topics.apply(store, 100)
     old = topics.token(50)
     assert await effects.wait(old, wait_s=30)
@@ -113,7 +118,7 @@ async def test_never_true_for_a_topic_made_anew(store: Store) -> None:
 async def test_known_incarnations_stand_while_kafka_is_away(store: Store) -> None:
     """A read does not need Kafka once the topics are known."""
     topics = Topics()
-    effects = ReadYourWrites(store.watermarks, topics.load, most=10)
+    effects = ReadYourWrites(store.watermarks, topics.load, most=10, field_of=field_of)
     topics.is_away = True
     assert not await effects.wait(topics.token(1), wait_s=0.2)
     topics.is_away = False
@@ -130,7 +135,7 @@ async def test_known_incarnations_stand_while_kafka_is_away(store: Store) -> Non
 async def test_one_that_times_out_disturbs_no_other(store: Store) -> None:
     """Some requests time out while others wait, and each gets its own answer."""
     topics = Topics()
-    effects = ReadYourWrites(store.watermarks, topics.load, most=1000)
+    effects = ReadYourWrites(store.watermarks, topics.load, most=1000, field_of=field_of)
 
     async def one(n: int) -> bool:
         offset = NEVER if n % 2 else n
@@ -146,7 +151,7 @@ async def test_one_that_times_out_disturbs_no_other(store: Store) -> None:
 async def test_waiting_requests_share_reads_of_redis(store: Store) -> None:
     """All waiting requests share each read; without any, there is none."""
     topics = Topics()
-    effects = ReadYourWrites(store.watermarks, topics.load, most=500)
+    effects = ReadYourWrites(store.watermarks, topics.load, most=500, field_of=field_of)
     await topics.apply(store, 0)
     asked = []
     for n in (1, 500):
@@ -169,7 +174,7 @@ async def test_waiting_requests_share_reads_of_redis(store: Store) -> None:
 async def test_more_than_may_wait_are_refused(store: Store) -> None:
     """The bound holds; a place is free again after a wait, or if its client disconnects."""
     topics = Topics()
-    effects = ReadYourWrites(store.watermarks, topics.load, most=2)
+    effects = ReadYourWrites(store.watermarks, topics.load, most=2, field_of=field_of)
     leave = asyncio.Event()
 
     async def receive() -> Message:
@@ -196,7 +201,7 @@ async def test_redis_away_is_reported_to_all_waiting_requests(tmp_path: Path) ->
     server = start_redis(tmp_path, port=own_port())
     one = Store(connect(server.url), Settings())
     topics = Topics()
-    effects = ReadYourWrites(one.watermarks, topics.load, most=10)
+    effects = ReadYourWrites(one.watermarks, topics.load, most=10, field_of=field_of)
     try:
         waiting = [asyncio.create_task(effects.wait(topics.token(1), wait_s=60)) for _ in "ab"]
         await asyncio.sleep(0.05)

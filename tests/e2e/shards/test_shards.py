@@ -130,11 +130,9 @@ def _erase(single: Stack, sharded: Stack) -> None:
 
 def _refuse(one: Stack) -> None:
     """What does not know shards says so."""
-    status, answer = one.ask(
-        "PUT", "/items", {"items": [{"itemId": "i1", "properties": {"color": "red"}}]}
-    )
-    assert (status, answer["error"]["type"]) == (501, "needs_one_shard"), answer
-    assert "RECOMMENDER_SHARDS=4" in answer["error"]["message"]
+    refused = one.run("drill", "--configured")
+    assert refused.returncode
+    assert "needs a group of one shard, and RECOMMENDER_SHARDS=4" in refused.stderr
     other = one.run("status", RECOMMENDER_SHARDS="2")
     assert other.returncode == 0
     assert "is on 4 shard(s), and RECOMMENDER_SHARDS=2" in other.stderr
