@@ -87,11 +87,10 @@ from models.serving.merchandising.segments import Segments
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
 from models.state.clients.redis_errors import AWAY_ERRORS
-from models.state.shards.reached_marks import reached_marks
+from models.state.shards.reached_marks import field_of_kind, reached_marks
 from models.state.store import Store
 from models.state.tenants import Tenants
 from models.traces import traces_of
-from streams.kafka.topics import Topics
 
 if TYPE_CHECKING:
     from api.access.oidc_provider import OidcProvider
@@ -137,7 +136,7 @@ def create_app(
             reached_marks(store),
             publisher.incarnations,
             most=settings.after_max_waiting,
-            field_of=Topics.of(settings).field_of_kind,
+            field_of=field_of_kind(store),
         ),
         impressions=ImpressionLog(clock),
         live=LiveFeed(store, clock, most=settings.live_max_listeners),

@@ -26,11 +26,10 @@ from models.serving.merchandising.segments import Segments
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
 from models.state.clients.redis_errors import AWAY_ERRORS
-from models.state.shards.reached_marks import reached_marks
+from models.state.shards.reached_marks import field_of_kind, reached_marks
 from models.state.shards.sharded_store import store_of
 from models.state.shards.stored_layout import LOOK_EVERY_S, ShardLayout, stored_layout
 from models.state.tenants import Tenants
-from streams.kafka.topics import Topics
 
 KEPT_S = 30.0
 """Time for which the caches of the former shards stay for requests that began with them."""
@@ -52,7 +51,7 @@ def on_other_shards(
     own = recommenders.of(settings.group)
     # These have tasks of their own, and people who wait there.
     services.live.read_from(store)
-    services.read_your_writes.read_from(reached_marks(store), Topics.of(settings).field_of_kind)
+    services.read_your_writes.read_from(reached_marks(store), field_of_kind(store))
     after = dataclasses.replace(
         services,
         settings=settings,

@@ -345,7 +345,15 @@ def differences(site: Site, load: Load) -> list[str]:
         stack.wait(lambda: _is_settled(stack), "nothing waits", within_s=SETTLED_WITHIN_S)
     except TimeoutError as error:
         return [f"lost: {str(error)[:3000]}"]
-    events, of_items, of_users = stack.stored(_read)
+    read: list[tuple[float, dict[str, float], dict[str, Counter[str]]]] = []
+
+    def is_read() -> bool:
+        with contextlib.suppress(*AWAY):  # a slow answer is no difference
+            read.append(stack.stored(_read))
+        return bool(read)
+
+    stack.wait(is_read, "the state is read", within_s=SETTLED_WITHIN_S)
+    events, of_items, of_users = read[0]
     found = list(_differ("events", {"all": events}, {"all": float(len(load.sent))}))
     found += _differ("item", of_items, Counter(item for _, item in load.sent))
     wanted: dict[str, Counter[str]] = defaultdict(Counter)

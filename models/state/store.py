@@ -38,7 +38,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 from collections.abc import Awaitable, Collection, Sequence
 from typing import Any
 
@@ -310,17 +309,6 @@ class Store:
             return []
         stored = await self.redis.hmget(self.key("ids"), [str(index) for index in indexes])
         return [raw.decode() if raw is not None else None for raw in stored]
-
-    async def term_lists(self, indexes: Sequence[int]) -> list[list[bytes | None]]:
-        """Stored list of each term of each item's text; two round trips."""
-        if not indexes:
-            return []
-        stored = await self.packed_terms(indexes)
-        terms = [np.frombuffer(raw or b"", "<u4").tolist() for raw in stored]
-        distinct = list(dict.fromkeys(itertools.chain.from_iterable(terms)))
-        raws = await self.shared_values([self.key(f"term:{term}") for term in distinct])
-        by_term = dict(zip(distinct, raws, strict=True))
-        return [[by_term[term] for term in of_item] for of_item in terms]
 
     async def packed_terms(self, indexes: Sequence[int]) -> Sequence[bytes | None]:
         """Terms of each item's text, 4 bytes each; None without any."""

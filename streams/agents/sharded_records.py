@@ -9,9 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import redis.exceptions
-
 from models.state.catalogue.metadata import RecordEntry, RecordPart
+from models.state.catalogue.sharded_records import apply_shard_records
 from models.state.clients.redis_errors import NotNow
 from models.state.messages import PartResult
 from models.state.shards.at_once import at_once
@@ -63,7 +62,7 @@ class ShardedRecordWriter:
         items = [e for part in parts for e in part.messages if e.kind == "items"]
         names = ItemNames(self._steps, self._publish)
         if await names.learn_names(list(dict.fromkeys(e.id for e in items if e.text)), []):
-            raise redis.exceptions.ConnectionError("the shard of a new item is away")
+            raise NotNow("the shard of a new item is away")
         unknown = [e.id for e in items if not names.indexes_among([e.id])]
         indexes = {
             **names.indexes_among(e.id for e in items),
@@ -84,7 +83,7 @@ class ShardedRecordWriter:
     ) -> list[PartResult]:
         """A shard's results of all parts."""
         own = [self._of_shard(part, shard) for part in parts]
-        results = await self._steps.apply_records(kind, shard, own)
+        results = await self._apply(kind, shard, own)
         refused = [
             RecordPart(part.field, result.watermark, [_only_mark(part, result.offset)])
             for part, result in zip(parts, results, strict=True)
@@ -93,8 +92,15 @@ class ShardedRecordWriter:
         ]
         if refused:
             # What follows the refused record is sent again behind the one before it.
-            await self._steps.apply_records(kind, shard, refused)
+            await self._apply(kind, shard, refused)
         return results
+
+    async def _apply(
+        self, kind: ShardKind, shard: int, parts: Sequence[RecordPart]
+    ) -> list[PartResult]:
+        return await apply_shard_records(
+            self._steps.redis, self._steps.settings, kind, shard, parts
+        )
 
     def _of_shard(self, part: BatchPart[RecordEntry], shard: int) -> RecordPart:
         """A shard's records of a part; the last message of all moves every shard's watermark."""

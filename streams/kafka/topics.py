@@ -121,10 +121,6 @@ class Topics:
             return record_field("i" if topic == self.items else "u", incarnation, number)
         return f"{incarnation}/{number}"
 
-    def field_of_kind(self, kind: TopicKind, incarnation: str, number: int) -> str:
-        """The same of the topic of a kind of messages that tokens name."""
-        return self.field(self.of_tokens[kind], incarnation, number)
-
     @property
     def of_tokens(self) -> dict[TopicKind, str]:
         """The topics that a token may name, by kind."""

@@ -25,9 +25,9 @@ from models.serving.merchandising.segments import Segments
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
 from models.state.clients.client import connect
+from models.state.shards.reached_marks import field_of_kind
 from models.state.store import Store
 from models.state.tenants import Tenants
-from streams.kafka.topics import Topics
 from tests.api_server import FakePublisher
 
 NOW = 1_795_000_000.0
@@ -181,7 +181,7 @@ def make_control_plane(redis_url: str, **settings: Any) -> Control:
         redis_gate=Gate(made.max_answering, "answers", "Redis"),
         readiness=ReadinessCheck(publisher, store),
         read_your_writes=ReadYourWrites(
-            store.watermarks, nothing, most=10, field_of=Topics.of(store.settings).field_of_kind
+            store.watermarks, nothing, most=10, field_of=field_of_kind(store)
         ),
         impressions=ImpressionLog(time.time),
         live=LiveFeed(store, time.time, most=1),

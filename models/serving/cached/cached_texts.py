@@ -9,6 +9,7 @@ from models.retrieval.similar_texts import similar_items
 from models.retrieval.user_neighbours import NO_NEIGHBOURS, NeighbourItems
 from models.serving.cached.cached_items import ItemStatistics
 from models.state import layout
+from models.state.catalogue.term_lists import term_lists
 from models.state.store import Store
 from models.state.timed_cache import TimedCache
 
@@ -48,7 +49,7 @@ class TextNeighbours:
 
     async def _found(self, items: list[int], now_s: float) -> list[NeighbourItems]:
         n_events = (await self._statistics.of(np.array(items, np.int64), now_s))["events"]
-        by_item = await self._store.term_lists(items)
+        by_item = await term_lists(self._store, items)
         found = [
             similar_items(item, lists, with_warm=bool(n < layout.COLD_EVENTS))
             for item, n, lists in zip(items, n_events, by_item, strict=True)

@@ -19,12 +19,11 @@ from models.filters.filter import Filter
 from models.metadata_records import Properties
 from models.serving.cached.cached_items import in_background
 from models.serving.cached.property_columns import PropertyColumns
-from models.state.catalogue.metadata import (
+from models.state.catalogue.metadata import properties_of, scan_item_properties
+from models.state.catalogue.record_versions import (
     RecordsVersion,
     changed_items,
-    properties_of,
     records_version,
-    scan_item_properties,
 )
 from models.state.sized_cache import SizedCache
 from models.state.store import Store

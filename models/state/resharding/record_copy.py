@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from models.state import layout
 from models.state.clients.client import RedisClient
 from models.state.resharding.copied_keys import KeyWriter, asked, hash_fields, pieces
-from models.state.shards.merged_answers import merged_terms, scored_members
+from models.state.shards.merged_answers import scored_members
+from models.state.shards.merged_lists import merged_terms
 from models.state.shards.shard_names import ShardKind, item_shard, own_places, owner_shard
 from models.state.shared_reads import by_index
 
@@ -128,8 +129,16 @@ class RecordCopy:
         n_found = 0
         for name, unpacked, packed in (
             ("hidden", _bits, lambda values: np.packbits(values).tobytes()),
-            ("expires", lambda raw: np.frombuffer(raw, layout.EXPIRY), lambda values: values.tobytes()),
-            ("variants", lambda raw: np.frombuffer(raw, layout.PRODUCT), lambda values: values.tobytes()),
+            (
+                "expires",
+                lambda raw: np.frombuffer(raw, layout.EXPIRY),
+                lambda values: values.tobytes(),
+            ),
+            (
+                "variants",
+                lambda raw: np.frombuffer(raw, layout.PRODUCT),
+                lambda values: values.tobytes(),
+            ),
         ):
             raws = [
                 (await asked(self._client, ("GET", prefix + name)))[0]

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
-from models.state import layout
-
 LATEST = frozenset({"clock", "accepted_at", "applied_at"})
 """Counts of a group that are times: the latest of its shards is the group's."""
 
@@ -73,25 +69,6 @@ def merged_count(name: object, of_shards: Sequence[bytes | None]) -> float:
     """
     values = (float(raw or 0) for raw in of_shards)
     return sum(values) if name in OF_RECORDS else max(values)
-
-
-def merged_terms(of_shards: Sequence[bytes | None]) -> bytes | None:
-    """The list of a term of those of all shards: the number of items with it, and the newest ones.
-
-    >>> parts = [np.array([2, 1 + (1 << 24), 5], "<u4").tobytes() for _ in range(2)]
-    >>> np.frombuffer(merged_terms([*parts, None]), "<u4") % (1 << 24)
-    array([4, 5, 5, 1, 1], dtype=uint32)
-    """
-    lists = [np.frombuffer(raw, "<u4") for raw in of_shards if raw]
-    if len(lists) < 2:
-        return lists[0].tobytes() if lists else None
-    entries = np.concatenate([one[1:] for one in lists])
-    indexes = (entries % layout.TERM_COUNT_UNIT).astype(np.int64)
-    newest = entries[np.argsort(-indexes, kind="stable")]
-    is_warm = newest >= layout.TERM_WARM
-    kept = newest[~is_warm][: layout.TERM_COLD_ITEMS], newest[is_warm][: layout.TERM_WARM_ITEMS]
-    n = np.array([sum(int(one[0]) for one in lists)], "<u4")
-    return np.concatenate([n, *kept]).astype("<u4").tobytes()
 
 
 def merged_tops(of_shards: Sequence[Any], n: int, *, with_scores: bool) -> list[Any]:

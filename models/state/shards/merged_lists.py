@@ -1,4 +1,4 @@
-"""Parts of a list of neighbours as the one list that they are."""
+"""Parts of a list of neighbours, or of the items of a term, as the one list that they are."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ _BOTH, _MONTH, _DAY = range(len(_COUNTS))
 
 _NEVER = -(2**40)
 """Steps of the logarithm of no count."""
+
+
+def merged_parts(key: str, parts: list[bytes | None]) -> bytes | None:
+    """A value of its parts: only lists of neighbours and of terms have them on several shards."""
+    if len(parts) == 1:
+        return parts[0]
+    return merged_terms(parts) if "}:term:" in key else merged_lists(parts)
 
 
 def merged_lists(parts: Sequence[bytes | None]) -> bytes | None:
@@ -45,6 +52,25 @@ def merged_lists(parts: Sequence[bytes | None]) -> bytes | None:
     kept = np.argsort(-steps[:, _MONTH], kind="stable")[: layout.NEIGHBOURS]
     bases = np.max([np.frombuffer(part, "<i4", 3) for part in present], axis=0)
     return _encoded(items[kept], np.rint(steps[kept]), np.minimum(shares[kept], 1.0), bases)
+
+
+def merged_terms(of_shards: Sequence[bytes | None]) -> bytes | None:
+    """The list of a term of those of all shards: the number of items with it, and the newest ones.
+
+    >>> parts = [np.array([2, 1 + (1 << 24), 5], "<u4").tobytes() for _ in range(2)]
+    >>> np.frombuffer(merged_terms([*parts, None]), "<u4") % (1 << 24)
+    array([4, 5, 5, 1, 1], dtype=uint32)
+    """
+    lists = [np.frombuffer(raw, "<u4") for raw in of_shards if raw]
+    if len(lists) < 2:
+        return lists[0].tobytes() if lists else None
+    entries = np.concatenate([one[1:] for one in lists])
+    indexes = (entries % layout.TERM_COUNT_UNIT).astype(np.int64)
+    newest = entries[np.argsort(-indexes, kind="stable")]
+    is_warm = newest >= layout.TERM_WARM
+    kept = newest[~is_warm][: layout.TERM_COLD_ITEMS], newest[is_warm][: layout.TERM_WARM_ITEMS]
+    n = np.array([sum(int(one[0]) for one in lists)], "<u4")
+    return np.concatenate([n, *kept]).astype("<u4").tobytes()
 
 
 def _decoded(part: bytes) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:

@@ -18,7 +18,8 @@ from models.state.clients.batched_requests import Command
 from models.state.clients.client import RedisClient
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.shards.at_once import some_at_once
-from models.state.shards.sharded_store import AskedValues, ShardedStore, merged_parts
+from models.state.shards.merged_lists import merged_parts
+from models.state.shards.sharded_store import AskedValues, ShardedStore
 from models.state.store import Store
 
 K = TypeVar("K")

@@ -13,9 +13,15 @@ from typing import NamedTuple
 
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.shards.at_once import at_once
-from models.state.shards.shard_names import DELTAS_OF_SESSIONS, shard_names
+from models.state.shards.shard_names import (
+    DELTAS_OF_SESSIONS,
+    ShardKind,
+    record_field,
+    shard_names,
+)
 from models.state.shards.sharded_store import ShardedStore
 from models.state.store import Store
+from models.tokens import TopicKind
 
 HOPS = 3
 """Times at most that deltas leave deltas: a link, a history that joins, an owner's items."""
@@ -24,6 +30,18 @@ HOPS = 3
 def reached_marks(store: Store) -> Callable[[Sequence[str]], Awaitable[list[int]]]:
     """A reader of the offset up to which each partition is in effect everywhere."""
     return ReachedMarks(store).read if isinstance(store, ShardedStore) else store.watermarks
+
+
+def field_of_kind(store: Store) -> Callable[[TopicKind, str, int], str]:
+    """Names the watermark of a partition by the kind and the incarnation of its topic."""
+    kinds: dict[TopicKind, ShardKind] = {"items": "i", "users": "u"}
+
+    def name(kind: TopicKind, incarnation: str, number: int) -> str:
+        if isinstance(store, ShardedStore) and kind in kinds:
+            return record_field(kinds[kind], incarnation, number)
+        return f"{incarnation}/{number}"
+
+    return name
 
 
 class _Pending(NamedTuple):

@@ -16,7 +16,6 @@ import msgspec
 
 from models.settings import Settings
 from models.state import layout
-from models.state.catalogue.metadata import APPLY_RECORDS, RecordPart, record_limits
 from models.state.clients.client import RedisClient
 from models.state.clients.cluster_reads import ClusterReads
 from models.state.clients.redis_errors import AWAY_ERRORS, is_frozen
@@ -206,17 +205,6 @@ class ShardedSteps:
         request = self._request("i", shard, now_s)
         raw = await self._run(ITEM_STEP, self.item_key(shard, "watermarks"), request, deltas)
         return msgspec.msgpack.decode(raw, type=ItemStepResult)
-
-    async def apply_records(
-        self, kind: ShardKind, shard: int, parts: Sequence[RecordPart]
-    ) -> list[PartResult]:
-        """Apply metadata in one shard: of items in an item shard, of users in a session shard."""
-        limits = record_limits(self.settings)
-        limits["users"] = -(-limits["users"] // self.shards)
-        request = self._request(kind, shard, 0.0) | {"limits": limits, "parts": parts}
-        key = self._prefix(kind, shard) + "watermarks"
-        raw = await run_step(self.redis, APPLY_RECORDS, [key], msgspec.msgpack.encode(request))
-        return msgspec.msgpack.decode(raw, type=list[PartResult])
 
     async def _renew_splits(self, newest_s: float, now_s: float) -> None:
         """Read the splits; where their shard is away, go on with those that are known.

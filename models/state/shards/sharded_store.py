@@ -30,10 +30,9 @@ from models.state.shards.merged_answers import (
     counts_beside_steps,
     merged_count,
     merged_counts,
-    merged_terms,
     merged_tops,
 )
-from models.state.shards.merged_lists import merged_lists
+from models.state.shards.merged_lists import merged_parts
 from models.state.shards.merged_positions import merged_position
 from models.state.shards.shard_names import (
     history_shard,
@@ -49,13 +48,6 @@ from models.state.store import Store
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-def merged_parts(key: str, parts: list[bytes | None]) -> bytes | None:
-    """A value of its parts: only lists of neighbours and of terms have them on several shards."""
-    if len(parts) == 1:
-        return parts[0]
-    return merged_terms(parts) if "}:term:" in key else merged_lists(parts)
 
 
 AskedValues = tuple[list[int], asyncio.Future[list[bytes | None]]]

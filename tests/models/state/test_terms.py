@@ -15,6 +15,7 @@ from models.item_terms import terms_of
 from models.metadata_records import MetadataRecord
 from models.state import layout
 from models.state.catalogue.metadata import RecordPart, apply_records, put_items, record_entry
+from models.state.catalogue.term_lists import term_lists
 from models.state.messages import Part
 from models.state.store import Store
 from tests.models.state.reference import NOW, click, message
@@ -92,7 +93,7 @@ async def test_lists_follow_from_records_and_events_in_any_order(
         await put_items(store, records, 2.0 + at)
         await put_items(store, records, 2.0 + at)
     assert await stored(store) == expected(titles, n_events)
-    terms = await store.term_lists([1, 2, 3, 4])
+    terms = await term_lists(store, [1, 2, 3, 4])
     assert [len(lists) for lists in terms] == [len(terms_of({"TITLE": one})) for one in titles]
 
 

@@ -23,6 +23,7 @@ from models.state.catalogue.metadata import (
     user_properties,
     users_from,
 )
+from models.state.catalogue.term_lists import term_lists
 from models.state.clients.client import connect
 from models.state.messages import PartResult
 from models.state.shards.shard_names import DeltaMessage, DeltaPart, record_field, split
@@ -41,15 +42,14 @@ NAMES = [f"x{n}" for n in range(90)]
 FIELDS = {"items": record_field("i", "k/t", 0), "users": record_field("u", "k/u", 0)}
 
 
-class LossySteps(ShardedSteps):
-    """Steps whose answer is lost now and then."""
+class LossyWriter(ShardedRecordWriter):
+    """Of some steps that have been done, the answer is lost."""
 
     chance = random.Random(4)
     lost_share = 0.0
 
-    async def apply_records(self, *words: Any) -> list[PartResult]:
-        """Of some steps that have been done, the answer is lost."""
-        done = await super().apply_records(*words)
+    async def _apply(self, *words: Any) -> list[PartResult]:
+        done = await super()._apply(*words)
         if self.chance.random() < self.lost_share:
             raise redis.exceptions.ConnectionError("its answer is lost")
         return done
@@ -59,9 +59,9 @@ class Records:
     """A log of records of each kind, and what reads it for a group of several shards."""
 
     def __init__(self, client: Any, one: Settings) -> None:
-        self.steps = LossySteps(client, one, shards=one.shards)
+        self.steps = ShardedSteps(client, one, shards=one.shards)
         self.store = ShardedStore(client, one)
-        self.writer = ShardedRecordWriter(self.steps, self.publish)
+        self.writer = LossyWriter(self.steps, self.publish)
         self.log: dict[str, list[RecordEntry]] = {"items": [], "users": []}
         self.n_refused = 0
 
@@ -75,7 +75,7 @@ class Records:
         """Read both logs on from where all shards are, a few at a time, until all is in effect."""
         while True:
             marks = dict(zip(FIELDS, await self.store.watermarks([*FIELDS.values()]), strict=True))
-            most = self.steps.chance.randrange(1, 40)
+            most = self.writer.chance.randrange(1, 40)
             parts = [
                 BatchPart(FIELDS[kind], mark, log[mark + 1 : mark + 1 + most], -1, 0)
                 for kind, log in self.log.items()
@@ -121,7 +121,7 @@ async def seen(store: Store) -> dict[str, Any]:
         places = [i for i in indexes if 0 < i < len(found)]
         return {named[i]: float(found[i]) for i in places if found[i]}
 
-    terms = await store.term_lists(indexes)
+    terms = await term_lists(store, indexes)
     return {
         "items": await item_properties(store, NAMES),
         "scanned": {named[i]: p async for some in scan_item_properties(store) for i, p in some},
@@ -164,8 +164,8 @@ async def test_shards_have_what_one_has(redis_url: str, seed: int) -> None:
     async with connect(redis_url) as client:
         try:
             records = Records(client, Settings(group="h", shards=SHARDS, **options))
-            records.steps.lost_share = 0.2
-            kept: dict[bytes, bytes] = {}
+            records.writer.lost_share = 0.2
+            kept: dict[bytes, Any] = {}
             prefix = f"{{h/{chance.choice('iu')}01}}:"
             for turn in range(4):
                 for kind, log in records.log.items():
