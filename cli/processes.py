@@ -160,9 +160,10 @@ def worker() -> None:
     compile_once(say)
 
     from streams.agents.worker import Worker, app_of
-    from streams.kafka.faust_clients.faust_app import run
+    from streams.kafka.faust_clients.faust_app import begin_event_loop, run
 
     while True:
+        begin_event_loop()
         one = Worker(settings)
         run(app_of(one, ready=report_ready))
         if not one.has_moved:
@@ -189,8 +190,9 @@ def forward() -> None:
     settings = wait_for_servers(serve_metrics(settings_with_servers()))
 
     from streams.forwarding.app import forward_app
-    from streams.kafka.faust_clients.faust_app import run
+    from streams.kafka.faust_clients.faust_app import begin_event_loop, run
 
+    begin_event_loop()
     run(forward_app(settings))
 
 

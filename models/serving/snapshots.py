@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
-from typing import Any
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from models.arrays import NO_ITEMS, Floats, Indexes
 from models.ranking.champions import Objective
@@ -15,7 +16,6 @@ from models.ranking.examples import Choice
 from models.ranking.features import features_of
 from models.ranking.similarity import chances_of
 from models.retrieval.candidates import (
-    NO_EVIDENCE,
     TOP_LIST_SIZES,
     Candidates,
     Evidence,
@@ -34,11 +34,32 @@ from models.serving.answer_options import NO_OPTIONS, AnswerOptions, weighted_hi
 from models.serving.cached.cache import StateCache
 from models.serving.cached.shared_state import SharedState
 from models.serving.sources import RequestSnapshot, with_listed
+from models.state import layout
 from models.state.histories import NO_HISTORY, History, merge_histories, unpack_history
 from models.state.store import Store
 
 SIMILARITY_EVERY = 4
 """One of so many choices teaches how similar items are ordered: it takes some 100 µs."""
+
+NO_STATS = np.zeros(0, layout.STAT)
+
+
+class BeforeEvent(NamedTuple):
+    """The state that an event of a user's is about to change.
+
+    Attributes
+    ----------
+    snapshot
+        The user's, with the evidence that the event changes.
+    taken
+        Index of the item that the event is on; 0 for an unknown one.
+    taken_stats
+        Its statistics, ``(1,)`` of `layout.STAT`; none for an unknown one.
+    """
+
+    snapshot: RequestSnapshot
+    taken: int
+    taken_stats: NDArray[np.void] = NO_STATS
 
 
 class Snapshots:
@@ -50,6 +71,7 @@ class Snapshots:
         self._sources = [source_of(cache) for source_of in sources.SOURCES]
         self._signal_sources = [source for source in self._sources if source.has_signals]
         self._n_choices = 0
+        self._n_own = len(sources.CHANGED_BY_OWN_EVENTS)
 
     async def history(
         self, user_id: str | None, session_id: str | None, *, now_s: float
@@ -138,6 +160,47 @@ class Snapshots:
         `barred` is None for the last item. `unstored` are events of the user beside the stored
         ones; `options` weigh all of them.
         """
+        begun = await self._begun_for_learning(
+            user_id, session_id, now_s=now_s, barred=barred, context=context, unstored=unstored,
+            options=options,
+        )  # fmt: skip
+        return await _with_evidence(begun, self._sources)
+
+    async def before_event(
+        self, user_id: str | None, session_id: str | None, item_id: str, *, now_s: float
+    ) -> BeforeEvent:
+        """What is there to learn from the user's next event, on an item, and will not be after it.
+
+        `choice_of` reads the rest, at any later time. Two round trips, fewer of what is held.
+        """
+        reading = self._begun_for_learning(user_id, session_id, now_s=now_s)
+        begun, taken = await self.with_index(reading, item_id)
+        if not len(begun.profile.recent):
+            return BeforeEvent(begun, taken)
+        begun = await _with_evidence(begun, self._sources[: self._n_own])
+        stats = await self._cache.stats(np.array([taken] if taken else [], np.int64), now_s)
+        return BeforeEvent(begun, taken, stats)
+
+    async def completed(self, before: BeforeEvent, now_s: float) -> BeforeEvent:
+        """The same with all evidence; what is read now others' events may have changed."""
+        if not len(before.snapshot.profile.recent):
+            return before
+        snapshot = msgspec.structs.replace(before.snapshot, now_s=now_s)
+        snapshot = await _with_evidence(snapshot, self._sources[self._n_own :])
+        return before._replace(snapshot=snapshot)
+
+    async def _begun_for_learning(
+        self,
+        user_id: str | None,
+        session_id: str | None,
+        *,
+        now_s: float,
+        barred: Indexes | None = NO_ITEMS,
+        context: Mapping[str, str] | None = None,
+        unstored: History = NO_HISTORY,
+        options: AnswerOptions = NO_OPTIONS,
+    ) -> RequestSnapshot:
+        """`for_learning` without evidence."""
         context_values = await self._cache.context_values(context, now_s)
         # At once: most examples are made when both must be read.
         shared = await self._cache.refresh(now_s) if self._cache.begin_refresh(now_s) else None
@@ -152,11 +215,10 @@ class Snapshots:
         feedback = await self._feedback(every, profile, options, now_s)
         if len(feedback.hidden):
             barred = np.concatenate([barred, feedback.hidden])
-        snapshot = RequestSnapshot(
+        return RequestSnapshot(
             now_s, shared, history, profile, context=context_values, barred=barred,
             feedback=feedback, reads_user_knn=True,
         )  # fmt: skip
-        return await _with_evidence(snapshot, self._sources)
 
     async def for_ranking(
         self,
@@ -228,11 +290,8 @@ class Snapshots:
 
     async def features(self, snapshot: RequestSnapshot, candidates: Candidates) -> Floats:
         """Feature matrix of candidates; see `features_of`."""
-        shared = snapshot.shared
         stats = await self._cache.stats(candidates.items, snapshot.now_s)
-        return features_of(
-            candidates, snapshot.profile, stats, shared.max_log_popularity, shared.clock_s
-        )
+        return _features(snapshot, candidates, stats)
 
     async def with_index(
         self, reading: Coroutine[Any, Any, RequestSnapshot], item_id: str
@@ -244,28 +303,41 @@ class Snapshots:
         return snapshot, index
 
     async def choice(
-        self, snapshot: RequestSnapshot, candidates: Candidates, taken: int
+        self,
+        snapshot: RequestSnapshot,
+        candidates: Candidates,
+        taken: int,
+        taken_stats: NDArray[np.void] = NO_STATS,
     ) -> Choice | None:
         """An item that the user took, with candidates without barred items, to learn from.
 
-        `taken` is its index, 0 for an unknown item. None for the first event of a user: there is
-        nothing to predict it from.
+        `taken` is its index, 0 for an unknown item, and `taken_stats` its statistics, where those
+        that are stored have changed since. None for the first event of a user: there is nothing to
+        predict it from.
         """
         recent = snapshot.profile.recent
         if not len(recent):
             return None
-        matrix = await self.features(snapshot, candidates)
+        stats = await self._cache.stats(candidates.items, snapshot.now_s)
+        if len(taken_stats):
+            stats[candidates.items == taken] = taken_stats
+        matrix = _features(snapshot, candidates, stats)
         similarity = None
         self._n_choices += 1
         if self._n_choices % SIMILARITY_EVERY == 0 and len(snapshot.shared.factors.items):
             similarity = chances_of(_of_last_item(snapshot).similar_candidates(), taken)
         return Choice(candidates.items, matrix, taken, int(recent[0]), similarity)
 
+    async def choice_of(self, before: BeforeEvent) -> Choice | None:
+        """The choice that an event was, of what was read before it and `completed` since."""
+        snapshot, taken, taken_stats = before
+        return await self.choice(snapshot, snapshot.candidates(), taken, taken_stats)
+
 
 async def _with_evidence(
-    snapshot: RequestSnapshot, read_sources: list[sources.CandidateSource]
+    snapshot: RequestSnapshot, read_sources: Sequence[sources.CandidateSource]
 ) -> RequestSnapshot:
-    evidence = NO_EVIDENCE
+    evidence = snapshot.evidence
     for source in read_sources:
         evidence = await source.read(snapshot, evidence)
     return msgspec.structs.replace(snapshot, evidence=evidence)
@@ -280,6 +352,13 @@ def _of_last_item(snapshot: RequestSnapshot) -> RequestSnapshot:
     )
     return msgspec.structs.replace(
         snapshot, profile=profile, barred=profile.recent, evidence=evidence
+    )
+
+
+def _features(snapshot: RequestSnapshot, candidates: Candidates, stats: NDArray[np.void]) -> Floats:
+    shared = snapshot.shared
+    return features_of(
+        candidates, snapshot.profile, stats, shared.max_log_popularity, shared.clock_s
     )
 
 

@@ -356,6 +356,10 @@ SOURCES: list[Callable[[StateCache], CandidateSource]] = [
 """Candidate sources in the order in which they are read. A line here, before `TopLists`, registers
 one."""
 
+CHANGED_BY_OWN_EVENTS: tuple[Callable[[StateCache], CandidateSource], ...] = (CoVisitation,)
+"""The first of `SOURCES` that read what an event of the same user changes: of what was there before
+it, nothing is left once it has taken effect."""
+
 
 def with_listed(evidence: Evidence, items: Indexes) -> Evidence:
     """The evidence with more listed items, after those that it has."""

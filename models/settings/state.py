@@ -214,6 +214,13 @@ class StateSettings(BaseSettings):
         description="Training examples for the ranker that a worker samples, at most; "
         "fewer where the stream is behind.",
     )
+    examples_gather_s: float = Field(
+        0.25,
+        ge=0,
+        le=10,
+        description="How long events are gathered of which examples are made together: the "
+        "ranker learns so much later, events take effect at once.",
+    )
     challengers: list[str] = Field(
         [],
         description="Further rankers that learn beside the built-in ones, and serve while they "

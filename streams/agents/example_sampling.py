@@ -1,7 +1,9 @@
 """Training examples for the ranker, sampled from the events that are about to be applied.
 
-An example is a choice with the candidates of the state before it; so it is made just before the
-step that applies the event, and produced once the step is in effect.
+An example is a choice with the candidates of the state before it; so what its event changes is read
+just before the step that applies it. Once that is in effect, examples are made of all events of a
+moment: what others' events change is read for all of them at once, and their numbers are worked out
+one after another, while the processor's caches hold what that takes.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import functools
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from models.action_groups import is_actions_group
 from models.ranking import examples
 from models.ranking.objectives import rankers_for
 from models.serving.recommenders import Recommenders
+from models.serving.snapshots import BeforeEvent, Snapshots
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.messages import StoredMessage
 from models.state.shards.at_once import some_at_once
@@ -35,10 +39,6 @@ lag on."""
 CALM_AFTER_S = 5.0
 """The stream is calm again so long after a step with a greater lag than the calm one."""
 
-GATHER_S = 0.1
-"""Examples are gathered for so long and then produced together: one by one they would cost a broker
-as much work as the events do."""
-
 
 def sampling_share(lag_s: float) -> float:
     """Share of the full sampling rate at a lag: examples must not hold up a late stream.
@@ -48,6 +48,14 @@ def sampling_share(lag_s: float) -> float:
     """
     lateness = min(1.0, max(0.0, lag_s - CALM_LAG_S) / (LATE_LAG_S - CALM_LAG_S))
     return 1.0 - (1.0 - LATE_SHARE) * lateness
+
+
+class _Seen(NamedTuple):
+    """A sampled message, and the state that its first event is about to change."""
+
+    message: StoredMessage
+    snapshots: Snapshots
+    before: BeforeEvent
 
 
 class ExampleSampler:
@@ -74,38 +82,36 @@ class ExampleSampler:
         self._late_until_s = 0.0
         self._challenger_every_s = 1.0 / settings.challenger_examples_per_s
         self._next_for_challengers_s = -math.inf if settings.challengers else math.inf
-        self._gathered: dict[str, list[bytes]] | None = None
+        self._gather_s = settings.examples_gather_s
+        self._seen: list[_Seen] = []
+        self._making: asyncio.Task[None] | None = None
         self._producing: asyncio.Task[None] | None = None
 
     async def before_step(self, messages: Sequence[StoredMessage]) -> Callable[[], None]:
-        """Make examples of some messages; the action returned has them produced."""
-        return functools.partial(self._offer, await self._examples(messages))
+        """Look at the state before some messages; the action returned has examples made of them."""
+        return functools.partial(self._keep, await self._look(messages))
 
     def is_late(self) -> bool:
         """True if the stream is behind, or was lately."""
         return self._clock() < self._late_until_s
 
     async def flush(self) -> None:
-        """Wait until the examples that were gathered are produced."""
+        """Wait until examples of all that was seen are produced."""
+        if self._making is not None:
+            await self._making
         if self._producing is not None:
             await self._producing
 
-    async def _examples(self, messages: Sequence[StoredMessage]) -> dict[str, list[bytes]]:
-        """Encoded examples of sampled messages, by group; none while Redis is away."""
+    async def _look(self, messages: Sequence[StoredMessage]) -> list[_Seen]:
+        """Sampled messages with the state before them; none while Redis is away."""
         sampled = self._sample(messages)
-        if not sampled:
-            return {}
         now_s = self._clock()
         try:
-            made = await some_at_once(self._example(one, now_s) for one in sampled)
+            found = await some_at_once(self._before(one, now_s) for one in sampled)
         except AWAY_ERRORS as error:
             LOG.warning("no examples from this step, Redis is away: %s", error)
-            return {}
-        found: dict[str, list[bytes]] = defaultdict(list)
-        for message, example in zip(sampled, made, strict=True):
-            if example is not None:
-                found[message.group].append(examples.encode(example))
-        return found
+            return []
+        return [one for one in found if one is not None]
 
     def _sample(self, messages: Sequence[StoredMessage]) -> list[StoredMessage]:
         """Messages to make examples of: each owner's first of the step, as many as the rate allows.
@@ -137,37 +143,64 @@ class ExampleSampler:
                 sampled.append(message)
         return sampled
 
-    async def _example(self, message: StoredMessage, now_s: float) -> examples.Example | None:
-        """The example of a message's first event; None if its group has nothing to compare yet."""
+    async def _before(self, message: StoredMessage, now_s: float) -> _Seen | None:
+        """The state before a message; None if its user is new, whose choice nothing predicts."""
         snapshots = self._recommenders.of(message.group or self._own_group).snapshots
-        event = message.events[0]
-        reading = snapshots.for_learning(message.user_id or None, message.session_id, now_s=now_s)
-        snapshot, taken = await snapshots.with_index(reading, event.item_id)
-        rankers = rankers_for(snapshot.shared.rankers, is_purchase=event.is_purchase)
-        choice = await snapshots.choice(snapshot, snapshot.candidates(), taken)
-        if choice is None:
-            return None
+        item_id = message.events[0].item_id
+        before = await snapshots.before_event(
+            message.user_id or None, message.session_id, item_id, now_s=now_s
+        )
+        return _Seen(message, snapshots, before) if before.snapshot.profile.last_item else None
+
+    def _keep(self, seen: Sequence[_Seen]) -> None:
+        """Keep what was seen for the examples of this moment."""
+        self._seen += seen
+        if self._seen and (self._making is None or self._making.done()):
+            self._making = asyncio.create_task(self._make())
+
+    async def _make(self) -> None:
+        """Make examples of what is seen in a moment, and have them produced, until none are left.
+
+        They are dropped while those before are being produced: they are a sample.
+        """
+        while self._seen:
+            await asyncio.sleep(self._gather_s)
+            seen, self._seen = self._seen, []
+            made = await self._examples(seen)
+            if made and (self._producing is None or self._producing.done()):
+                self._producing = asyncio.create_task(self._produce(made))
+
+    async def _examples(self, seen: Sequence[_Seen]) -> dict[str, list[bytes]]:
+        """Encoded examples by group; none while Redis is away."""
+        found: dict[str, list[bytes]] = defaultdict(list)
+        now_s = self._clock()
+        try:
+            completed = await some_at_once(
+                one.snapshots.completed(one.before, now_s) for one in seen
+            )
+            for one, before in zip(seen, completed, strict=True):
+                # Events that arrive meanwhile are applied in between.
+                await asyncio.sleep(0)
+                choice = None if before is None else await one.snapshots.choice_of(before)
+                if choice is not None:
+                    found[one.message.group].append(self._example(choice, one, now_s))
+        except AWAY_ERRORS as error:
+            LOG.warning("no examples of some events, Redis is away: %s", error)
+        return found
+
+    def _example(self, choice: examples.Choice, seen: _Seen, now_s: float) -> bytes:
+        """The example of a choice, encoded."""
+        shared, message = seen.before.snapshot.shared, seen.message
+        rankers = rankers_for(shared.rankers, is_purchase=message.events[0].is_purchase)
         for_challengers = (
             message.group in ("", self._own_group) and now_s >= self._next_for_challengers_s
         )
         if for_challengers:
             self._next_for_challengers_s = now_s + self._challenger_every_s
-        return examples.make_example(choice, rankers, self._rng, for_challengers=for_challengers)
+        return examples.encode(
+            examples.make_example(choice, rankers, self._rng, for_challengers=for_challengers)
+        )
 
-    def _offer(self, made: Mapping[str, Sequence[bytes]]) -> None:
-        """Gather examples for a moment and produce them together.
-
-        Examples that are made while others are being produced are dropped: they are a sample.
-        """
-        if made and (self._producing is None or self._producing.done()):
-            self._gathered = {}
-            self._producing = asyncio.create_task(self._produce())
-        if self._gathered is not None:
-            for group, some in made.items():
-                self._gathered.setdefault(group, []).extend(some)
-
-    async def _produce(self) -> None:
-        await asyncio.sleep(GATHER_S)
-        gathered, self._gathered = self._gathered or {}, None
-        for group, some in gathered.items():
+    async def _produce(self, made: dict[str, list[bytes]]) -> None:
+        for group, some in made.items():
             await self._publish(some, group.encode() or None)

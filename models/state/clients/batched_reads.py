@@ -1,4 +1,7 @@
-"""Reads by many tasks: those of one step of the event loop are one MGET; others go in one piece."""
+"""Reads by many tasks: those of one step of the event loop are one MGET; others go in one piece.
+
+The scripts of steps go on the same connection: the client's own way takes longer than many a step.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ from models.state.clients.batched_requests import (
     Values,
     Wanted,
 )
+from models.state.clients.redis_errors import NotPrimary
 
 LOG = logging.getLogger(__name__)
 
@@ -71,6 +75,11 @@ class MgetBatcher:
                     self._link.send(UnsubscriptionRequest(name))
 
         return unsubscribe
+
+    def renew(self, reason: Exception) -> None:
+        """Take another connection: that at hand is to a server that will not do."""
+        if self._link is not None:
+            self._link.abort(reason)
 
     def _listen(self, link: _RawConnection, channel: bytes) -> None:
         if self._may_subscribe and link.takes_messages:
@@ -291,6 +300,17 @@ class BatchingClient(redis.asyncio.Redis):
         super().__init__(*args, **options)
         self.reads = MgetBatcher(self.connection_pool)
         self.replica: Any = None
+
+    async def execute_command(self, *words: Any, **options: Any) -> Any:  # noqa: ANN401  as there
+        """Answer of one command; scripts by their SHA1 go on the connection of `reads`."""
+        if words[0] != "EVALSHA":
+            return await super().execute_command(*words, **options)  # type: ignore[no-untyped-call]
+        try:
+            (answer,) = await self.reads.run(words)
+        except NotPrimary as error:
+            self.reads.renew(error)
+            raise
+        return answer
 
     @property
     def shared_reads(self) -> Any:  # noqa: ANN401  `MgetBatcher` or what reads as it does

@@ -7,11 +7,13 @@ starts at them. `streams.kafka.faust_clients.faust_consumer` has the way of a me
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import faust
+import uvloop
 from aiokafka.errors import IllegalStateError, KafkaError
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
@@ -23,12 +25,9 @@ from streams.kafka.connections.connection import servers
 from streams.kafka.connections.unpacking import bound_unpacking
 from streams.kafka.consuming.assignment import Partition
 from streams.kafka.consuming.message_batches import in_batches
-from streams.kafka.faust_clients.faust_consumer import (
-    LoadPositions,
-    PositionedConsumer,
-    start_when_reachable,
-)
+from streams.kafka.faust_clients.faust_consumer import LoadPositions, PositionedConsumer
 from streams.kafka.faust_clients.faust_credentials import faust_credentials
+from streams.kafka.faust_clients.fetching import start_when_reachable
 
 LOG = logging.getLogger(__name__)
 
@@ -94,6 +93,11 @@ class _App(faust.App):  # type: ignore[misc]
             else PositionedConsumer
         )
         return transport
+
+
+def begin_event_loop() -> None:
+    """Give this thread an event loop of uvloop's, which the apps made from now on run on."""
+    asyncio.set_event_loop(uvloop.new_event_loop())
 
 
 def create_app(name: str, settings: Settings, load_positions: LoadPositions | None) -> faust.App:

@@ -1,23 +1,23 @@
-"""Faust's consumer with positions from outside: the only file that knows its internals.
+"""Faust's consumer with positions from outside; this and `fetching` know its internals.
 
 The life of a message:
 
-* The consumer's thread fetches records. It waits `FETCH_WAIT_MS` at the broker instead of Faust's
-  fixed 1.5 s: a seek takes effect once the fetch under way has ended. Aborted transactions are not
-  read, nor anything before their outcome is known: Faust does so only where it writes in
-  transactions itself.
+* Records are fetched on the agents' event loop (`fetching`). A fetch waits `FETCH_WAIT_MS` at the
+  broker instead of Faust's fixed 1.5 s: a seek takes effect once the fetch under way has ended.
+  Aborted transactions are not read, nor anything before their outcome is known: Faust does so only
+  where it writes in transactions itself.
 * A record that cannot be decoded stops its own partition; the others are read on.
 * Each record gets the number of the read that fetched it, the offset it follows, and the number of
   connections to its broker. So an agent tells messages that it asked for after a rewind from those
   that were on their way before, and notices a broker that restarted without its last messages.
-* Faust hands it to the stream of its topic. It drops nothing that is read again: that is for the
-  agents to decide.
+* It goes to the stream of its topic, at once where that has room. Nothing that is read again is
+  dropped: that is for the agents to decide.
 * After a rebalance reading starts at the positions that `load_positions` gives, the store's
   watermarks, rather than at committed offsets: the effects are in the store, so it knows which
   messages were applied. They are waited for as long as it takes.
 * Faust also asks for the positions when a rebalance comes in the middle of a fetch, and an agent
   when a topic was made again; so it may do so twice at once. One after the other they take effect,
-  and a seek that is behind a later one never does: the thread would read for an assignment that
+  and a seek that is behind a later one never does: messages would be read for an assignment that
   has ended, and the agents would wait for one that is never read.
 
 See docs/decisions/0016-faust-internals.md.
@@ -28,30 +28,26 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from typing import Any
 
-import tenacity
-from aiokafka.client import ConnectionGroup
-from aiokafka.errors import IllegalStateError, KafkaConnectionError
-from aiokafka.structs import TopicPartition
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from models.errors import Unreadable
-from streams.kafka.connections.decoding import Fetched
 from streams.kafka.consuming.assignment import Partition, ReadStart
-from streams.retry_policy import failure_of
+from streams.kafka.faust_clients.fetching import FetchedRecord, Fetching
 
 LOG = logging.getLogger(__name__)
 
-FETCH_WAIT_MS = 250
-"""Longest wait of a fetch at the broker, which ends it when a message arrives."""
+LOOK_AGAIN_S = 1.0
+"""Longest wait for records before a look at whether to stop."""
 
-RECONNECT_S = 0.5
-"""Wait of a client that found no broker at its start, until it tries again."""
+AT_ONCE = 100
+"""Messages that are handed over before anything else runs."""
 
 EARLIEST = -2
 """Position of the oldest message that the broker still has."""
@@ -64,195 +60,10 @@ numbers are drawn when the assignment takes effect: every read of the one before
 """
 
 
-async def start_when_reachable(service: Any, start: Callable[[], Awaitable[None]]) -> None:
-    """Start a client of Kafka, again while no broker answers: one may just be starting itself.
-
-    Returns without having started it if the service is to stop.
-    """
-
-    async def attempt() -> None:
-        if not service.should_stop:
-            await start()
-
-    def log_outage(state: tenacity.RetryCallState) -> None:
-        LOG.warning("Kafka is away, connecting again: %s", failure_of(state))
-
-    retrying = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception_type(KafkaConnectionError),
-        wait=tenacity.wait_fixed(RECONNECT_S),
-        before_sleep=log_outage,
-    )
-    await retrying(attempt)
-
-
-class _Fetched(NamedTuple):
-    """A record of aiokafka's, and its place in its read; see `ReceivedMessage`."""
-
-    record: Any
-    read: int
-    follows: int
-    connection: int
-
-
 class _Message(ConsumerMessage):  # type: ignore[misc]
     """A message of Faust's with its place in its read; see `ReceivedMessage`."""
 
     __slots__ = ("connection", "follows", "read")
-
-
-@dataclass
-class _Read:
-    """One partition's current read, as the consumer's thread sees it.
-
-    Attributes
-    ----------
-    number
-        Number of the read.
-    following
-        Offset behind the last fetched message.
-    reached
-        aiokafka's position: behind the last fetched record, be it a message or a marker.
-    connection, connections
-        Connection to the partition's leader, and number of connections so far.
-    """
-
-    number: int
-    following: int
-    reached: int = 0
-    connection: Any = None
-    connections: int = 0
-
-
-class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """The thread that fetches; all of the consumer's state is changed here."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._reads: dict[TP, _Read] = {}
-        self._unreadable: dict[TP, Unreadable] = {}
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        # No public setting reaches these.
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
-        consumer._isolation_level = "read_committed"  # noqa: SLF001
-        return consumer
-
-    def unreadable(self) -> list[Unreadable]:
-        """Unreadable messages at which assigned partitions have stopped."""
-        assigned = self.assignment()
-        return [error for tp, error in list(self._unreadable.items()) if tp in assigned]
-
-    def _stop_at(self, consumer: Any, error: Unreadable) -> None:
-        LOG.error("a partition stops: %s", error)
-        self._unreadable[TP(error.topic, error.partition)] = error
-        consumer.pause(TopicPartition(error.topic, error.partition))
-
-    def _isolate_partitions(self, consumer: Any) -> None:
-        """Have an unreadable message stop its own partition only."""
-        fetcher = consumer._fetcher  # noqa: SLF001  no public way
-        if not isinstance(fetcher._records, Fetched):  # noqa: SLF001
-
-            def position(tp: Any) -> int:
-                assignment = consumer._subscription.subscription.assignment  # noqa: SLF001
-                return int(assignment.state_value(tp).position)
-
-            stop = functools.partial(self._stop_at, consumer)
-            fetcher._records = Fetched(fetcher._records, position, stop)  # noqa: SLF001
-
-    async def on_start(self) -> None:
-        await start_when_reachable(self, super().on_start)
-
-    def is_current(self, tp: TP, number: int) -> bool:
-        """True if there was no seek in a partition since this read of it began."""
-        read = self._reads.get(tp)
-        return read is not None and read.number == number
-
-    def connections(self, tp: TP) -> int | None:
-        """Number of connections to the partition's leader; None before the first read."""
-        read = self._reads.get(tp)
-        if read is None or self._consumer is None:
-            return None
-        client = self._consumer._client  # noqa: SLF001  nothing public tells of a new connection
-        node = client.cluster.leader_for_partition(tp)
-        connection = client._conns.get((node, ConnectionGroup.DEFAULT))  # noqa: SLF001
-        if connection is not None and connection is not read.connection:
-            read.connection = connection
-            read.connections += 1
-        return read.connections
-
-    async def begin(self, starts: Mapping[TP, ReadStart]) -> list[TP]:
-        """Seek, in the thread that fetches; returns the partitions whose reads have begun.
-
-        The others are no longer assigned, or a later read of them has begun.
-        """
-        begun: list[TP] = await self.call_thread(self._begin, self._ensure_consumer(), starts)
-        return begun
-
-    async def _begin(self, consumer: Any, starts: Mapping[TP, ReadStart]) -> list[TP]:
-        begun = []
-        for tp, start in starts.items():
-            before = self._reads.get(tp)
-            if before is not None and before.number > start.number:
-                continue
-            try:
-                consumer.seek(tp, start.offset)
-            except IllegalStateError:
-                continue
-            read = _Read(start.number, start.offset)
-            if before is not None:
-                read.connection, read.connections = before.connection, before.connections
-            self._reads[tp] = read
-            if self._unreadable.pop(tp, None) is not None:
-                consumer.resume(TopicPartition(*tp))
-            begun.append(tp)
-        return begun
-
-    def next_readable(self, tp: TP, offset: int) -> int:
-        """First offset from this one on that may hold a message to read.
-
-        Fetched records in between are none: transaction markers, and aborted messages.
-        """
-        read = self._reads.get(tp)
-        if read is None or read.following > offset or self._consumer is None:
-            return offset
-        return max(offset, read.reached)
-
-    async def offsets_for_times(self, times_ms: Mapping[TP, int]) -> Mapping[TP, Any]:
-        """First offset, and its time, that is no older than this, of each partition."""
-        found: Mapping[TP, Any] = await self.call_thread(
-            self._ensure_consumer().offsets_for_times, times_ms
-        )
-        return found
-
-    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
-        if not consumer._closed:  # noqa: SLF001
-            self._isolate_partitions(consumer)
-        # The event loop runs nothing else between the fetch and this, nor within a seek.
-        fetched = await super()._fetch_records(consumer, *args, **kwargs)
-        numbered = {tp: self._numbered(tp, records) for tp, records in fetched.items()}
-        self._note_reached(consumer)
-        return numbered
-
-    def _note_reached(self, consumer: Any) -> None:
-        subscription = consumer._subscription.subscription  # noqa: SLF001  `position` would wait
-        if subscription is None or subscription.assignment is None:
-            return
-        for tp, read in self._reads.items():
-            state = subscription.assignment.state_value(TopicPartition(*tp))
-            if state is not None and state.has_valid_position:
-                read.reached = state.position
-
-    def _numbered(self, tp: TP, records: Sequence[Any]) -> list[_Fetched]:
-        read = self._reads.setdefault(tp, _Read(0, records[0].offset))
-        connections = self.connections(tp) or 0
-        numbered = []
-        for record in records:
-            # Where Kafka deleted the offset, reading has gone on at the oldest message.
-            follows = min(read.following, record.offset) - 1
-            numbered.append(_Fetched(record, read.number, follows, connections))
-            read.following = record.offset + 1
-        return numbered
 
 
 class _NoReadOffsets(dict[TP, Any]):
@@ -276,8 +87,62 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]
         if self.load_positions is not None:
             self._read_offset = _NoReadOffsets()
 
-    def _new_consumer_thread(self) -> _Thread:
-        return _Thread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> Fetching:
+        return Fetching(self, loop=self.loop, beacon=self.beacon)
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Hand what is fetched to the streams, until this consumer or its fetcher is to stop.
+
+        Faust makes five tasks for a message, which take a fifth of a worker's time where messages
+        come one by one.
+        """
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                await asyncio.sleep(0)  # there may be records at once, again and again
+                await self._hand_over_next()
+        except self.consumer_stopped_errors:
+            if not self.app.should_stop:
+                raise
+
+    async def _hand_over_next(self) -> None:
+        """Hand over what comes next; nothing of it once a rebalance has begun."""
+        records, active = await self._wait_next_records(LOOK_AGAIN_S)
+        generation = self.app.consumer_generation_id
+        if self.should_stop or records is None:
+            return
+        if not self.flow_active:
+            try:
+                await self.perform_seek()
+            except Exception as error:  # noqa: BLE001  the rebalance under way seeks again
+                LOG.warning("no positions in the middle of a rebalance: %s", error)
+            return
+        for number, (tp, record) in enumerate(self._in_turn(records), start=1):
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if active is None or tp in active or tp in self._buffered_partitions:
+                await self._hand_over(self._to_message(tp, record))
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    def _in_turn(
+        self, records: Mapping[TP, list[FetchedRecord]]
+    ) -> Iterable[tuple[TP, FetchedRecord]]:
+        """Records of all partitions by turns, those of each in order."""
+        if len(records) == 1:
+            ((tp, those),) = records.items()
+            return ((tp, one) for one in those)
+        turns: Iterable[tuple[TP, FetchedRecord]] = self.scheduler.iterate(records)
+        return turns
+
+    async def _hand_over(self, message: _Message) -> None:
+        """Hand a message to its stream; gives up waiting for room there when a rebalance begins."""
+        handing = self.callback(message)
+        try:
+            waits_for = handing.send(None)
+        except StopIteration:
+            return  # there was room
+        rest = asyncio.create_task(_rest_of(handing, waits_for))
+        await self.wait_first(rest, self.suspend_flow.wait())
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek to the given positions, or to committed offsets without `load_positions`."""
@@ -297,7 +162,7 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]
             TP(*partition): ReadStart(max(offset, oldest[TP(*partition)]), number)
             for partition, (offset, number) in loaded.items()
         }
-        await self._thread.begin(starts)
+        self._thread.begin(starts)
         return {tp: start.offset for tp, start in starts.items()}
 
     async def begin(self, starts: Mapping[Partition, ReadStart]) -> dict[Partition, int]:
@@ -312,7 +177,7 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]
             tp: ReadStart(max(offset, oldest[tp]), number)
             for tp, (offset, number) in wanted.items()
         }
-        begun = await self._thread.begin(placed)
+        begun = self._thread.begin(placed)
         return {(tp.topic, tp.partition): placed[tp].offset for tp in begun}
 
     def connections(self, partition: Partition) -> int | None:
@@ -340,8 +205,8 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]
         found = (await self._thread.offsets_for_times({tp: timestamp_ms}))[tp]
         return None if found is None else int(found.offset)
 
-    def _to_message(self, tp: TP, record: Any) -> _Message:
-        fetched, record = record, record.record
+    def _to_message(self, tp: TP, fetched: FetchedRecord) -> _Message:
+        record = fetched.record
         message = _Message(
             record.topic,
             record.partition,
@@ -371,3 +236,21 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Do nothing: Faust would report topics without its own acknowledgements as stuck."""
+
+
+async def _rest_of(begun: Coroutine[Any, Any, None], waits_for: Any) -> None:
+    """What is left of a coroutine that has been run until it waited for something."""
+    await _resumed(begun, waits_for)
+
+
+@types.coroutine
+def _resumed(begun: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    while True:
+        try:
+            resume = functools.partial(begun.send, (yield waits_for))
+        except BaseException as error:  # noqa: BLE001  the coroutine's own matter, as all it awaits
+            resume = functools.partial(begun.throw, error)
+        try:
+            waits_for = resume()
+        except StopIteration:
+            return

@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import itertools
 import json
+import math
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from models.ranking import examples
+from models.ranking.features import FEATURES
 from models.serving.recommenders import Recommenders
 from models.settings import Settings
 from models.state.clients.client import connect
@@ -146,10 +149,10 @@ async def test_lost_effects_of_several_groups_are_applied_again(worker: EventWor
 
 @contextlib.asynccontextmanager
 async def sampling(
-    redis_url: str, publish: Publish
+    redis_url: str, publish: Publish, *, step_s: float = 1.0
 ) -> AsyncIterator[tuple[EventWorker, ExampleSampler]]:
-    """A worker of one partition on an empty store, whose clock moves a second at each reading."""
-    seconds = itertools.count(NOW_S)
+    """A worker of one partition on an empty store, whose clock moves at each reading."""
+    seconds = itertools.count(NOW_S, step_s)
 
     def clock() -> float:
         return next(seconds)
@@ -183,6 +186,29 @@ async def test_examples_carry_the_name_of_their_group(redis_url: str) -> None:
     assert sorted(sent, key=str) == [(None, 1), (b"books", 1)]
 
 
+async def test_examples_are_of_the_state_before_their_events(redis_url: str) -> None:
+    """They are made once these are in effect, which would give the taken item away."""
+    made: list[bytes] = []
+
+    async def publish(values: Sequence[bytes], _: bytes | None) -> None:
+        made.extend(values)
+
+    # Whatever was held is too old when examples are made.
+    async with sampling(redis_url, publish, step_s=10.0) as (one, sampler):
+        for session, item, after_s in (("o", "y", 0), ("s", "x", 100), ("s", "y", 200)):
+            event = {"eventType": "click", "itemId": item, "sentAt": 1.7e9 + after_s}
+            one.send(FIRST, json.dumps({"sessionId": session, "eventList": [event]}).encode())
+            await one.read(FIRST)
+        await sampler.flush()
+
+    (raw,) = made
+    example = examples.decode(raw)
+    assert example is not None
+    taken = dict(zip(FEATURES, example.matrix()[0], strict=True))
+    assert taken["since_last_touch"] == pytest.approx(math.log(101), rel=1e-3)
+    assert taken["next_1_share"] == taken["both_10_share"] == 0
+
+
 async def test_examples_of_a_moment_are_produced_together(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +236,8 @@ async def test_examples_of_a_moment_are_produced_together(
         await asked.wait()
         assert sent == [3]
         await read(one, "abcd")
+        assert sampler._making is not None
+        await sampler._making
         answers.set()
         await sampler.flush()
         await read(one, "a")

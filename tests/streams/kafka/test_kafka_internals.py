@@ -24,7 +24,7 @@ from kafka.net.sasl import get_sasl_mechanism
 from kafka.producer.sender import Sender
 
 from streams.kafka.connections.unpacking import MODULES, SIZES
-from streams.kafka.faust_clients import faust_app, faust_consumer
+from streams.kafka.faust_clients import faust_app, faust_consumer, fetching
 from tests.servers import ROOT
 
 MOVED = (
@@ -52,10 +52,12 @@ def check(owner: Any, names: tuple[str, ...], library: str, module: str, decisio
         (driver.Producer, ("on_start", "send_and_wait")),
         (driver.AIOKafkaConsumerThread, ("_create_worker_consumer", "_fetch_records", "on_start")),
         (driver.AIOKafkaConsumerThread, ("_ensure_consumer", "call_thread", "assignment")),
-        (driver.AIOKafkaConsumerThread, ("_consumer",)),
+        (driver.AIOKafkaConsumerThread, ("_consumer", "_serve", "Worker")),
         (driver.Consumer, ("_new_consumer_thread", "_to_message", "_commit", "highwater")),
         (driver.Consumer, ("seek_to_committed", "perform_seek", "earliest_offsets")),
         (driver.Consumer, ("verify_event_path", "_read_offset", "_thread")),
+        (driver.Consumer, ("_wait_next_records", "_buffered_partitions", "scheduler", "callback")),
+        (driver.Consumer, ("flow_active", "suspend_flow", "wait_first", "consumer_stopped_errors")),
         (AIOKafkaConsumer, ("_fetch_max_wait_ms", "_isolation_level", "_fetcher", "_client")),
         (AIOKafkaConsumer, ("_subscription", "_closed")),
         (AIOKafkaClient, ("_conns",)),
@@ -70,10 +72,13 @@ def test_faust_has_the_members_that_are_overridden(owner: Any, names: tuple[str,
 def test_overridden_methods_override_something() -> None:
     """A method of ours with a name that Faust no longer calls would silently do nothing."""
     own = {
-        faust_consumer._Thread: {"_create_worker_consumer", "on_start", "_fetch_records"},
+        fetching.Fetching: {
+            *("_create_worker_consumer", "on_start", "_fetch_records"),
+            *("call_thread", "_gather_remaining_tasks"),
+        },
         faust_consumer.PositionedConsumer: {
             *("_new_consumer_thread", "seek_to_committed", "_to_message"),
-            *("highwater", "verify_event_path"),
+            *("highwater", "verify_event_path", "_drain_messages"),
         },
         faust_app._App: {"_new_transport", "_create_directories"},
         faust_app._Recovery: {"_wait"},

@@ -1,9 +1,9 @@
-"""Positions of the consumer: agents and the thread that fetches agree on the current read."""
+"""Positions of the consumer: agents and the fetching agree on the current read."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -39,15 +39,10 @@ class Simulated:
         self.consumer.earliest_offsets = self._oldest
         self.thread = self.consumer._thread
         self.thread._ensure_consumer = lambda: self
-        self.thread.call_thread = self._in_thread
-
-    def close(self) -> None:
-        """Close the event loops that the consumer made for its threads."""
-        self.thread.thread_loop.close()
 
     @property
     def read(self) -> int:
-        """Number of the read that the thread is at."""
+        """Number of the read that is fetched."""
         number: int = self.thread._reads[TP(*CLICKS)].number
         return number
 
@@ -81,11 +76,6 @@ class Simulated:
         await wait(1)
         return dict.fromkeys(assigned, 0)
 
-    @staticmethod
-    async def _in_thread(call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-        await wait(1)
-        return await call(*arguments)
-
 
 async def wait(turns: int) -> None:
     """Let the event loop run so many times."""
@@ -110,7 +100,6 @@ def test_agents_wait_for_the_read_that_has_begun(
     async def run() -> None:
         one = Simulated(load_waits)
         await asyncio.gather(*map(one.rebalance, rebalances), *map(one.rewind, rewinds))
-        one.close()
         assert one.read == one.expected
         assert one.loading == 1
 
@@ -128,7 +117,41 @@ def test_a_cancelled_seek_leaves_the_next_one_its_turn() -> None:
         with pytest.raises(asyncio.CancelledError):
             await first
         await one.rebalance(0)
-        one.close()
         assert one.read == one.expected
+
+    asyncio.run(run())
+
+
+def test_a_message_waits_for_room_without_being_lost_or_handed_over_twice() -> None:
+    """Where its stream is full it waits there; a rebalance ends that."""
+
+    async def run() -> None:
+        one = Simulated([])
+        room, handed = asyncio.Event(), list[str]()
+
+        async def callback(message: str) -> None:
+            try:
+                await room.wait()
+            finally:
+                await wait(1)
+            handed.append(message)
+
+        one.consumer.callback = callback
+        waiting = asyncio.create_task(one.consumer._hand_over("a"))
+        await wait(5)
+        assert handed == []
+        room.set()
+        await waiting
+        await one.consumer._hand_over("b")
+        assert handed == ["a", "b"]
+
+        room.clear()
+        waiting = asyncio.create_task(one.consumer._hand_over("c"))
+        await wait(5)
+        one.consumer.suspend_flow.set()
+        await waiting
+        room.set()
+        await wait(5)
+        assert handed == ["a", "b"]
 
     asyncio.run(run())
