@@ -100,7 +100,8 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]
             while not (self.should_stop or fetcher.should_stop):
                 await asyncio.sleep(0)  # there may be records at once, again and again
                 await self._hand_over_next()
-        except self.consumer_stopped_errors:
+        except (asyncio.CancelledError, *self.consumer_stopped_errors):
+            # In the middle of a rebalance Faust would take its cancellation for a crash.
             if not self.app.should_stop:
                 raise
 

@@ -38,7 +38,7 @@ class FaultyClient(BatchingClient):
             if self.after < 0:
                 action, self.action = self.action, None
                 await action()
-        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        return await super().execute_command(*args, **options)
 
 
 class CommandBeforeStep:
