@@ -9,14 +9,14 @@ from __future__ import annotations
 import http.client
 import json
 import random
-import threading
 from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Literal, NamedTuple, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from tests.streams.forwarding.personalize_stub import break_off, handler_of
+from tests.streams.forwarding.personalize_stub import break_off
+from tests.streams.forwarding.stub_server import StubServer
 
 Fault = Literal[
     "pass", "outage", "throttle", "stranger", "slow", "reset", "lose", "malformed", "cut"
@@ -41,7 +41,7 @@ class Response(NamedTuple):
     body: bytes
 
 
-class FaultyProxy:
+class FaultyProxy(StubServer):
     """The proxy; a context manager that listens at `url`.
 
     Attributes
@@ -59,19 +59,7 @@ class FaultyProxy:
         self.calls: Counter[Fault] = Counter()
         self.slow_s = slow_s
         self._upstream = urlsplit(upstream)
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(self._meet))
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closed.set()
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__()
 
     @property
     def n_faults(self) -> int:

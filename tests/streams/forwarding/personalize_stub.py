@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import struct
-import threading
 from collections import deque
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, NamedTuple, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any, Literal, NamedTuple
+
+from tests.streams.forwarding.stub_server import StubServer
 
 Behaviour = Literal["answer", "throttle", "limit", "fail", "unavailable", "deny", "hang", "reset",
                     "lose"]  # fmt: skip
@@ -32,7 +33,7 @@ class Taken(NamedTuple):
     event: dict[str, Any]
 
 
-class PersonalizeStub:
+class PersonalizeStub(StubServer):
     """The server; a context manager that listens at `url`.
 
     Attributes
@@ -61,19 +62,7 @@ class PersonalizeStub:
         self.requests: list[dict[str, Any]] = []
         self.taken: list[Taken] = []
         self.n_hanging = 0
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(self._meet))
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closed.set()
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__()
 
     def taken_ids(self) -> list[str]:
         """EventIds taken, each once, in the order of their first arrival."""
@@ -154,18 +143,3 @@ def break_off(handler: BaseHTTPRequestHandler) -> None:
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.close()
     handler.close_connection = True
-
-
-def handler_of(meet: Callable[[BaseHTTPRequestHandler], None]) -> type[BaseHTTPRequestHandler]:
-    """A handler that hands each POST request to `meet`, and logs nothing."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            meet(self)
-
-        def log_message(self, *_: object) -> None:
-            """Log nothing: tests look at the recorded requests."""
-
-    return Handler
