@@ -25,7 +25,6 @@ SERVER_ERRORS = {
     429: "Too many requests are under way; repeat it after Retry-After.",
     503: "Kafka or Redis does not answer; try again.",
 }
-ONE_SHARD_ERROR = {501: "The group has several shards, which this does not know yet."}
 _STRUCTS: dict[str, type[msgspec.Struct]] = {Error.__name__: Error}
 """Request and response structs of all routes, by name; `documented` registers them."""
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from msgspec import Meta
 
 from api.dependencies import Services
-from api.openapi import ONE_SHARD_ERROR, SERVER_ERRORS, documented
+from api.openapi import SERVER_ERRORS, documented
 from api.routes.metadata import MAX_BODY_BYTES, MAX_RECORDS, ItemRecord
 from api.schemas import ResponseBody, json_response
 from models.errors import InvalidRecord, MessageRefused, Unavailable
@@ -78,7 +78,6 @@ BODY = {
         f"Put metadata of up to {MAX_ITEMS} items, a line each",
         status=202,
         errors=SERVER_ERRORS
-        | ONE_SHARD_ERROR
         | {400: "No line is an item that can be accepted.", 413: "The body is too large."},
         other={207: (ItemBatchResult, "Some lines were refused.")},
         request_body=BODY,

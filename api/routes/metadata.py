@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 from msgspec import Meta
 
 from api.dependencies import Services
-from api.openapi import ONE_SHARD_ERROR, SERVER_ERRORS, documented
+from api.openapi import SERVER_ERRORS, documented
 from api.request_params import AfterParams, ItemsParams, parse_query
 from api.schemas import AcceptedRecords, Item, Items, ListedItem, json_response
 from models.audit_entries import pseudonym
@@ -76,7 +76,7 @@ class PutUsers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         AcceptedRecords,
         "Put metadata of 1 to 10 items",
         status=202,
-        errors=SERVER_ERRORS | ONE_SHARD_ERROR,
+        errors=SERVER_ERRORS,
         body=PutItems,
         example={"items": [{"itemId": "i9", "properties": {"GENRES": "horror|space"}}]},
     ),
@@ -93,7 +93,7 @@ async def put_items(request: Request) -> Response:
         AcceptedRecords,
         "Put metadata of 1 to 10 users",
         status=202,
-        errors=SERVER_ERRORS | ONE_SHARD_ERROR,
+        errors=SERVER_ERRORS,
         body=PutUsers,
         example={"users": [{"userId": "u9", "properties": {"AGE": 36}}]},
     ),
@@ -110,7 +110,7 @@ async def put_users(request: Request) -> Response:
         Items,
         "Items with their metadata, by pages",
         query=ItemsParams,
-        errors=SERVER_ERRORS | ONE_SHARD_ERROR,
+        errors=SERVER_ERRORS,
     ),
 )
 async def list_items(request: Request) -> Response:
@@ -152,7 +152,7 @@ async def list_items(request: Request) -> Response:
         Item,
         "Metadata and counts of an item",
         query=AfterParams,
-        errors=SERVER_ERRORS | ONE_SHARD_ERROR | {404: "No record or event names this item."},
+        errors=SERVER_ERRORS | {404: "No record or event names this item."},
     ),
 )
 async def item(
@@ -188,7 +188,7 @@ async def item(
         AcceptedRecords,
         "Delete an item",
         status=202,
-        errors=SERVER_ERRORS | ONE_SHARD_ERROR | {404: "No record or event names this item."},
+        errors=SERVER_ERRORS | {404: "No record or event names this item."},
     ),
 )
 async def delete_item(
