@@ -54,7 +54,7 @@ def test_no_two_files_of_a_package_share_a_name(package: str) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_docstrings_say_what_a_thing_is(package: str) -> None:
-    """By a noun: one that begins with "What" leaves the reader to guess the kind of thing."""
+    """By a noun: one that begins with "What" or "How" leaves the reader to guess its kind."""
     texts = {
         f"{path.relative_to(ROOT)}:{node.lineno}": str(node.value.value)
         for path in (ROOT / package).rglob("*.py")
@@ -63,7 +63,8 @@ def test_docstrings_say_what_a_thing_is(package: str) -> None:
     }
 
     assert len(texts) > 50
-    assert [place for place, text in texts.items() if text.startswith("What ")] == []
+    riddles = re.compile(r"(What|How|Whether|Where|When|Which|Who|Whose|Why) ")
+    assert [place for place, text in texts.items() if riddles.match(text)] == []
 
 
 def test_the_recommender_speaks_of_no_emulator() -> None:

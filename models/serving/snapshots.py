@@ -169,7 +169,7 @@ class Snapshots:
     async def before_event(
         self, user_id: str | None, session_id: str | None, item_id: str, *, now_s: float
     ) -> BeforeEvent:
-        """What is there to learn from the user's next event, on an item, and will not be after it.
+        """State to learn from before the user's next event, on an item; afterwards it is gone.
 
         `choice_of` reads the rest, at any later time. Two round trips, fewer of what is held.
         """

@@ -126,7 +126,7 @@ class Store:
         return [self]
 
     def item_place(self, index: int) -> int:  # noqa: ARG002  as above
-        """Which of `item_stores` has an item's metadata, counts and lists."""
+        """Number of the one of `item_stores` with an item's metadata, counts and lists."""
         return 0
 
     def user_store(self, user_id: str) -> Store:  # noqa: ARG002  as above
@@ -321,7 +321,7 @@ class Store:
         return await self._fields(name, [*map(str, indexes)]) if indexes else []
 
     async def creation_times(self, indexes: Sequence[int]) -> Sequence[float | None]:
-        """When items among the newest with metadata were created, Unix seconds; None of others."""
+        """Unix times of creation of items among the newest with metadata; None of others."""
         if not indexes:
             return []
         return [*await self.redis.zmscore(self.key("top:fresh"), [*map(str, indexes)])]

@@ -240,7 +240,7 @@ class PositionedConsumer(driver.Consumer):  # type: ignore[misc]
 
 
 async def _rest_of(begun: Coroutine[Any, Any, None], waits_for: Any) -> None:
-    """What is left of a coroutine that has been run until it waited for something."""
+    """The rest of a coroutine that has been run until it waited for something."""
     await _resumed(begun, waits_for)
 
 

@@ -101,7 +101,7 @@ class _OnLoop:
 
 
 class Fetching(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """What Faust gives a thread: fetching, seeking and membership; on the agents' event loop.
+    """Fetching, seeking and membership on the agents' event loop; Faust gives them a thread.
 
     With a thread of their own they take half as much again of a worker where messages come one by
     one: two threads hand the interpreter to each other some ten times a message.
