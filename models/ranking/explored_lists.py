@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 MAX_POOL = 16
@@ -85,12 +86,12 @@ def explore(
     >>> explore(["a", "b", "c"], {"x": 1}, 1.0, random.Random(7)).slots
     [DrawnSlot(item_id='x', replaced='b', probability=1.0), DrawnSlot(item_id='c', ...)]
     """
-    left, slots = dict(pool), list[DrawnSlot]()
+    left, slots, of_own = dict(pool), list[DrawnSlot](), 1.0 - rate
     for own in listed[len(listed) // 2 :]:
         if not left:
             slots.append(DrawnSlot(own, None, 1.0))
         elif rng.random() >= rate:
-            slots.append(DrawnSlot(own, None, 1.0 - rate))
+            slots.append(DrawnSlot(own, None, of_own))
         else:
             (drawn,) = rng.choices([*left], [*left.values()])
             probability = rate * left[drawn] / sum(left.values())
@@ -111,5 +112,5 @@ def joined_pool(parts: Sequence[Mapping[str, float]], most: int = MAX_POOL) -> d
         total = sum(part.values()) * len(held)
         for name, weight in part.items():
             sums[name] = sums.get(name, 0.0) + weight / total
-    likeliest = sorted(sums, key=sums.__getitem__, reverse=True)[:most]
-    return {name: round(WHOLE * sums[name]) or 1 for name in likeliest}
+    likeliest = sorted(sums.items(), key=itemgetter(1), reverse=True)[:most]
+    return {name: round(WHOLE * weight) or 1 for name, weight in likeliest}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import f8, from_dtype, i8, u4, void
+from numba import b1, f8, from_dtype, i8, u4, void
 from numba.types import UniTuple
 from numpy.typing import NDArray
 
@@ -251,9 +251,14 @@ def with_request_steps(matrix: Floats, steps: tuple[float, float]) -> Floats:
     return changed
 
 
+@compiled(b1(f8[:, ::1]))
+def _has_user_knn(matrix: Floats) -> bool:
+    return bool(np.any(matrix[:, SIGNAL_SHARES + ALIKE] != 0.0))
+
+
 def without_user_knn(matrix: Floats) -> Floats:
     """The matrix without user k-NN evidence; the same array if it has none."""
-    if not matrix[:, SIGNAL_SHARES + ALIKE].any():
+    if not _has_user_knn(matrix):
         return matrix
     changed = matrix.copy()
     changed[:, SIGNAL_SHARES + ALIKE] = 0.0

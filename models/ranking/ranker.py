@@ -9,12 +9,16 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
-from numba import f8
 
 from models.arrays import Floats
-from models.machine_code import compiled
 from models.ranking import mixed_experts, returns, similarity
 from models.ranking.features import AGAIN, BASE, FEATURES, N_FEATURES, without_user_knn
+from models.ranking.folded_weights import (
+    HIDDEN_UNITS,
+    FoldedWeights,
+    layer_scores,
+    scores_with_returns,
+)
 
 LEARNING_RATE = 0.05
 INITIAL_BASE_WEIGHT = 1.0
@@ -24,9 +28,6 @@ MIN_FORGETTING_RATE = 0.001
 """Least weight of a new example in the running means and variances of the features."""
 
 STATE_VERSION = 3
-
-HIDDEN_UNITS = 16
-"""Units of the hidden layer, a multiple of four. Decision 13 measures other sizes."""
 
 EPSILON = 1e-9
 """Changes of a hidden unit's input below this have the slope of the end point."""
@@ -142,51 +143,6 @@ def _initial_parameters() -> Floats:
 INITIAL_PARAMETERS = _initial_parameters()
 
 
-class FoldedWeights(NamedTuple):
-    """Layers with the standardisation of features folded in: they apply to raw features.
-
-    Attributes
-    ----------
-    input_weights
-        ``(HIDDEN_UNITS + 1, N_FEATURES)`` of each hidden unit and, in the last row, of the linear
-        part.
-    hidden_bias, output_weights
-        ``(HIDDEN_UNITS,)``.
-    """
-
-    input_weights: Floats
-    hidden_bias: Floats
-    output_weights: Floats
-
-
-@compiled(f8[::1](f8[:, ::1], f8[:, ::1], f8[::1], f8[::1]), any_order=True)
-def _scores(
-    matrix: Floats, input_weights: Floats, hidden_bias: Floats, output_weights: Floats
-) -> Floats:
-    # Not by BLAS, which is no faster at this size and gives equal rows different last digits
-    # (decision 13).
-    scores = np.empty(len(matrix))
-    for at in range(len(matrix)):
-        score = 0.0
-        for column in range(N_FEATURES):
-            score += matrix[at, column] * input_weights[HIDDEN_UNITS, column]
-        for unit in range(0, HIDDEN_UNITS, 4):
-            # Four units at a time: four independent sums keep the processor's pipeline full.
-            first, second, third, fourth = hidden_bias[unit : unit + 4]
-            for column in range(N_FEATURES):
-                number = matrix[at, column]
-                first += number * input_weights[unit, column]
-                second += number * input_weights[unit + 1, column]
-                third += number * input_weights[unit + 2, column]
-                fourth += number * input_weights[unit + 3, column]
-            score += max(first, 0.0) * output_weights[unit]
-            score += max(second, 0.0) * output_weights[unit + 1]
-            score += max(third, 0.0) * output_weights[unit + 2]
-            score += max(fourth, 0.0) * output_weights[unit + 3]
-        scores[at] = score
-    return scores
-
-
 @dataclass
 class ListwiseRanker:
     """A linear model with a hidden layer on standardised features, trained one example at a time.
@@ -214,6 +170,7 @@ class ListwiseRanker:
     """Of the weights in lists of similar items, see `similarity`."""
     uses_user_knn: ClassVar[bool] = True
     _folded: FoldedWeights | None = field(default=None, init=False, repr=False)  # Cache.
+    _share: tuple[Floats, float] | None = field(default=None, init=False, repr=False)  # Cache.
 
     @functools.cached_property
     def _optimizer(self) -> Any:  # noqa: ANN401  River is not typed
@@ -242,14 +199,14 @@ class ListwiseRanker:
 
     def scores(self, matrix: Floats) -> Floats:
         """Scores of candidates, see `Ranker.scores`; about 9 µs at 165 candidates."""
-        scores, again = self.learned_scores(matrix), matrix[:, AGAIN]
-        if not again.any():
-            return scores
-        return returns.mixed_scores(scores, again, returns.share_of(self.evidence))
+        if self._share is None or self._share[0] is not self.evidence:
+            self._share = self.evidence, returns.share_of(self.evidence)
+        scores: Floats = scores_with_returns(matrix, *self.folded_weights, self._share[1])
+        return scores
 
     def learned_scores(self, matrix: Floats) -> Floats:
         """Scores by the layers alone, ``(n,)``: own items count as all features do."""
-        scores: Floats = _scores(matrix, *self.folded_weights)
+        scores: Floats = layer_scores(matrix, *self.folded_weights)
         return scores
 
     def chances(self, matrix: Floats, place: int) -> returns.Chances | None:

@@ -14,9 +14,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba import f8, i8
+from numba.types import Tuple
 
 from models.arrays import Floats, Indexes
-from models.ranking.ranker import HIDDEN_UNITS, ListwiseRanker, layers_of
+from models.machine_code import compiled
+from models.ranking.folded_weights import HIDDEN_UNITS
+from models.ranking.ranker import ListwiseRanker, layers_of
 
 HEADS = 8
 """Rankers drawn at a time: each has one vote about what to explore."""
@@ -42,14 +46,66 @@ class DrawnHeads(NamedTuple):
     linear: Floats
     output: Floats
 
-    def deviations(self, matrix: Floats) -> Floats:
+    def deviations(self, rows: Floats) -> Floats:
         """Score of each row by each head, less that by the ranker; ``(n, heads)``.
 
         Up to a number that all rows of a head have in common, which changes no order.
         """
-        hidden = np.maximum(matrix @ self.hidden_weights.T + self.hidden_bias, 0.0)
-        found: Floats = matrix @ self.linear.T + hidden @ self.output.T
+        found: Floats = _deviations(rows, *self)
         return found
+
+
+@compiled(f8[:, ::1](f8[:, ::1], f8[:, ::1], f8[::1], f8[:, ::1], f8[:, ::1]), any_order=True)
+def _deviations(
+    rows: Floats, hidden_weights: Floats, hidden_bias: Floats, linear: Floats, output: Floats
+) -> Floats:
+    found, n_columns = np.zeros((len(rows), len(linear))), rows.shape[1]
+    for at in range(len(rows)):
+        for head in range(len(linear)):
+            for column in range(n_columns):
+                found[at, head] += rows[at, column] * linear[head, column]
+        for unit in range(len(hidden_bias)):
+            number = hidden_bias[unit]
+            for column in range(n_columns):
+                number += rows[at, column] * hidden_weights[unit, column]
+            if number > 0.0:
+                for head in range(len(linear)):
+                    found[at, head] += number * output[head, unit]
+    return found
+
+
+@compiled(i8[::1](f8[:, ::1], f8[::1], f8[:, ::1], f8[::1], f8[:, ::1], f8[:, ::1]))
+def _votes(
+    rows: Floats,
+    scores: Floats,
+    hidden_weights: Floats,
+    hidden_bias: Floats,
+    linear: Floats,
+    output: Floats,
+) -> Indexes:
+    deviations = _deviations(rows, hidden_weights, hidden_bias, linear, output)
+    found = np.zeros(len(rows), np.int64)
+    for head in range(len(linear)):
+        first = 0
+        for at in range(1, len(rows)):
+            if scores[at] + deviations[at, head] > scores[first] + deviations[first, head]:
+                first = at
+        found[first] += 1
+    return found
+
+
+@compiled(Tuple((f8[:, ::1], f8[::1]))(i8[::1], f8[:, ::1], f8[::1], i8[::1]))
+def rows_of(
+    items: Indexes, matrix: Floats, scores: Floats, wanted: Indexes
+) -> tuple[Floats, Floats]:
+    """Features and scores of wanted items, ``(m, N_FEATURES)`` and ``(m,)``; all are in `items`."""
+    rows, found = np.empty((len(wanted), matrix.shape[1])), np.empty(len(wanted))
+    for at in range(len(wanted)):
+        place = 0
+        while place < len(items) - 1 and items[place] != wanted[at]:
+            place += 1
+        rows[at], found[at] = matrix[place], scores[place]
+    return rows, found
 
 
 def drawn_heads(ranker: ListwiseRanker, rng: np.random.Generator, n: int = HEADS) -> DrawnHeads:
@@ -63,15 +119,17 @@ def drawn_heads(ranker: ListwiseRanker, rng: np.random.Generator, n: int = HEADS
     )
 
 
-def votes(heads: DrawnHeads, matrix: Floats, scores: Floats) -> Indexes:
+def votes(heads: DrawnHeads, rows: Floats, scores: Floats) -> Indexes:
     """Number of heads that have each row first; ``(n,)``, it adds up to the number of heads.
+
+    Some 5 µs for 16 rows.
 
     Parameters
     ----------
-    matrix
+    rows
         Features of the candidates among which the heads choose, ``(n, N_FEATURES)``, n > 0.
     scores
         ``(n,)`` final scores, with what was added to the ranker's.
     """
-    firsts = np.argmax(scores[:, None] + heads.deviations(matrix), axis=0)
-    return np.bincount(firsts, minlength=len(scores))
+    found: Indexes = _votes(rows, scores, *heads)
+    return found

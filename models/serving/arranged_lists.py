@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,14 +12,12 @@ import numpy as np
 from models.arrays import Floats, Indexes
 from models.metadata_records import categories_of
 from models.ranking.explored_lists import Exploration
-from models.ranking.ranker import Ranker
 from models.ranking.selection import CapGroup, apply_caps, softmax_top_k
-from models.retrieval.candidates import Candidates
 from models.serving.answer_options import NO_OPTIONS, AnswerOptions
 from models.serving.answers import Answer, Recommendation, with_reasons
 from models.serving.cached.cache import StateCache
-from models.serving.chosen_items import one_of_a_product, recommendations, with_ids
-from models.serving.exploration import ExplorationPools, with_explored
+from models.serving.chosen_items import RankedItem, one_of_a_product, with_ids
+from models.serving.exploration import NEAR, ExplorationPools, ScoredCandidates, with_explored
 from models.serving.sources import RequestSnapshot
 from models.serving.stage_times import stage_reached
 from models.settings import Settings
@@ -30,25 +27,6 @@ MAX_POPULAR = 50
 
 MAX_TO_EXPLORE = 50
 """New items that an answer names for rules to choose among."""
-
-
-class ScoredCandidates(NamedTuple):
-    """Candidates of a request, and what orders them.
-
-    Attributes
-    ----------
-    matrix
-        ``(n, f)`` features of the candidates.
-    scores
-        ``(n,)`` scores of the candidates: the ranker's, with what changes them for this request.
-    ranker
-        The ranker that serves.
-    """
-
-    candidates: Candidates
-    matrix: Floats
-    scores: Floats
-    ranker: Ranker
 
 
 class ListArranger:
@@ -72,16 +50,28 @@ class ListArranger:
         options: AnswerOptions,
     ) -> list[Recommendation]:
         """The k best items that respect the diversity caps, one variant of a product."""
+        ranked = await self._ranked(snapshot, items, scores, k, options)
+        return [Recommendation(item_id, score) for _, item_id, score in ranked]
+
+    async def _ranked(
+        self,
+        snapshot: RequestSnapshot,
+        items: Indexes,
+        scores: Floats,
+        k: int,
+        options: AnswerOptions,
+        n_behind: int = 0,
+    ) -> list[RankedItem]:
+        """Those of `best`, and as many more as asked for, which the caps do not bind."""
         items, scores = one_of_a_product(snapshot.shared, items, scores, options)
         if not self.is_capped:
-            return await recommendations(
-                self._cache, *softmax_top_k(items, scores, k), k, others=items
-            )
+            n = k + n_behind
+            return await with_ids(self._cache, *softmax_top_k(items, scores, n), n, others=items)
         ranked = await with_ids(self._cache, *softmax_top_k(items, scores, len(items)), len(items))
         groups = await self._cap_groups(snapshot, [index for index, *_ in ranked])
         max_counts = {name: math.ceil(share * k) for name, share in self._shares.items()}
-        places = apply_caps(range(len(ranked)), groups, k, max_counts)[:k]
-        return [Recommendation(ranked[place][1], ranked[place][2]) for place in places]
+        places = apply_caps(range(len(ranked)), groups, k, max_counts)[: k + n_behind]
+        return [ranked[place] for place in places]
 
     async def _cap_groups(
         self, snapshot: RequestSnapshot, items: Sequence[int]
@@ -106,30 +96,27 @@ class ListArranger:
         options: AnswerOptions,
         *,
         reasons: bool,
-    ) -> list[Recommendation]:
-        """`best` of the candidates, with the reasons of each if they are asked for."""
-        items = await self.best(snapshot, scored.candidates.items, scored.scores, k, options)
+        explores: bool,
+    ) -> tuple[list[Recommendation], Exploration | None]:
+        """`best` of the candidates, with the reasons of each if they are asked for.
+
+        If it explores, with new items, and those the ranker is unsure of, in exploration slots.
+        """
+        explores = explores and self.exploration_slots(k, options) > 0
+        n_behind = NEAR if explores and options.exploration_share is None else 0
+        of_all = scored.candidates.items, scored.scores
+        ranked = await self._ranked(snapshot, *of_all, k, options, n_behind)
+        items = [Recommendation(item_id, score) for _, item_id, score in ranked[:k]]
         stage_reached("arrange")
         if reasons:
-            of_all = scored.candidates.items, scored.matrix, scored.ranker
-            items = await with_reasons(items, snapshot, *of_all, self._cache)
+            explained = scored.candidates.items, scored.matrix, scored.ranker
+            items = await with_reasons(items, snapshot, *explained, self._cache)
             stage_reached("reasons")
-        return items
-
-    async def with_exploration(
-        self,
-        answer: Answer,
-        scored: ScoredCandidates,
-        snapshot: RequestSnapshot,
-        options: AnswerOptions,
-    ) -> Answer:
-        """The answer with new items, and those the ranker is unsure of, in exploration slots."""
-        n = self.exploration_slots(len(answer.items), options)
+        n = self.exploration_slots(len(items), options) if explores else 0
         if not n:
-            return answer
-        pools = await self._pools.of_list(answer.items, snapshot, *scored, n, options)
-        items, exploration = self.explored(answer.items, pools, options)
-        return msgspec.structs.replace(answer, items=items, exploration=exploration)
+            return items, None
+        pools = await self._pools.of_list(items, ranked[k:], snapshot, scored, n, options)
+        return self.explored(items, pools, options)
 
     async def naming_new_items(
         self, answer: Answer, snapshot: RequestSnapshot, options: AnswerOptions

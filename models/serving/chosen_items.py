@@ -11,6 +11,9 @@ from models.serving.answers import Recommendation
 from models.serving.cached.cache import StateCache
 from models.serving.cached.shared_state import SharedState
 
+RankedItem = tuple[int, str, float]
+"""Index, id and score of an item."""
+
 
 def one_of_a_product(
     shared: SharedState, items: Indexes, scores: Floats, options: AnswerOptions
@@ -49,7 +52,7 @@ async def with_ids(
     k: int,
     *,
     others: Indexes = NO_ITEMS,
-) -> list[tuple[int, str, float]]:
+) -> list[RankedItem]:
     """Index, id and score of the k best items of `top_k`; ties by id.
 
     `others` are items whose ids are read along.

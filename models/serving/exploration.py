@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,12 +20,13 @@ from models.ranking.explored_lists import (
 )
 from models.ranking.features import without_user_knn
 from models.ranking.ranker import ListwiseRanker, Ranker, WithoutUserKnn
-from models.ranking.uncertainty import DrawnHeads, drawn_heads, votes
+from models.ranking.uncertainty import DrawnHeads, drawn_heads, rows_of, votes
 from models.retrieval.candidates import Candidates
 from models.serving.answer_options import MAX_EXPLORED_AGE_S, NO_OPTIONS, AnswerOptions
 from models.serving.answers import Recommendation
 from models.serving.cached.cache import StateCache
 from models.serving.cached.shared_state import SharedState
+from models.serving.chosen_items import RankedItem
 from models.serving.sources import RequestSnapshot
 from models.state.catalogue.metadata import creation_times
 from models.state.histories import item_indexes
@@ -43,6 +45,25 @@ FALL = 1 / 8
 
 NEAR = 16
 """Candidates just behind a list, among which drawn rankers choose."""
+
+
+class ScoredCandidates(NamedTuple):
+    """Candidates of a request, and what orders them.
+
+    Attributes
+    ----------
+    matrix
+        ``(n, f)`` features of the candidates.
+    scores
+        ``(n,)`` scores of the candidates: the ranker's, with what changes them for this request.
+    ranker
+        The ranker that serves.
+    """
+
+    candidates: Candidates
+    matrix: Floats
+    scores: Floats
+    ranker: Ranker
 
 
 class ExplorationPools:
@@ -65,24 +86,22 @@ class ExplorationPools:
     async def of_list(
         self,
         items: Sequence[Recommendation],
+        behind: Sequence[RankedItem],
         snapshot: RequestSnapshot,
-        candidates: Candidates,
-        matrix: Floats,
-        scores: Floats,
-        ranker: Ranker,
+        scored: ScoredCandidates,
         n: int,
         options: AnswerOptions,
     ) -> list[dict[str, float]]:
         """Items that a list of ranked items explores among, n of them on average.
 
-        New items and, unless the options ask for those alone, what the ranker is unsure of.
+        New items and, unless the options ask for those alone, what the ranker is unsure of among
+        the candidates just behind the list.
         """
-        names = [item.item_id for item in items]
         pools = [await self.new_items(items, snapshot, max(n, MAX_POOL), options)]
         if options.exploration_share is None:
-            listed = frozenset(names)
-            pools.append(await self.uncertain(listed, candidates, matrix, scores, ranker))
+            pools.append(self.uncertain(behind, scored))
         if self._cache.as_of(snapshot.now_s).has_variants:
+            names = [item.item_id for item in items]
             drawable = [*dict.fromkeys(name for pool in pools for name in pool)]
             among = frozenset(await self._cache.shown_once(drawable, snapshot.now_s, beside=names))
             pools = [{name: one for name, one in pool.items() if name in among} for pool in pools]
@@ -100,7 +119,7 @@ class ExplorationPools:
         The weight is how early Thompson sampling would have an item shown.
         """
         out = {item.item_id for item in items}
-        own = {*item_indexes(snapshot.history).tolist()} if len(snapshot.history.items) else ()
+        own = _own_items(snapshot)
         weights = await self.weights(snapshot.now_s, options.max_explored_age_s)
         found: dict[str, float] = {}
         for index, item_id, weight in weights:
@@ -128,38 +147,24 @@ class ExplorationPools:
             self._young = max_age_s, young
         return self._young[1]
 
-    async def uncertain(
-        self,
-        listed: Collection[str],
-        candidates: Candidates,
-        matrix: Floats,
-        scores: Floats,
-        ranker: Ranker,
-    ) -> dict[str, float]:
+    def uncertain(self, behind: Sequence[RankedItem], scored: ScoredCandidates) -> dict[str, float]:
         """Votes of rankers drawn from the learned one's posterior on the candidates behind a list.
 
         Each votes for the one that it has first; none where another order is served.
         """
+        candidates, matrix, scores, ranker = scored
         learned = ranker.ranker if isinstance(ranker, WithoutUserKnn) else ranker
-        if not isinstance(learned, ListwiseRanker) or len(scores) <= len(listed):
+        if not isinstance(learned, ListwiseRanker) or not behind:
             return {}
-        best = min(len(listed) + NEAR, len(scores))
-        places = np.argpartition(-scores, best - 1)[:best]
-        names = await self._cache.item_ids.of(candidates.items[places].tolist())
-        others = [at for at, name in enumerate(names) if name is not None and name not in listed]
-        if not others:
-            return {}
-        places = places[others]
-        rows = np.ascontiguousarray(matrix[places])
+        indexes = np.array([index for index, *_ in behind], np.int64)
+        rows, of_rows = rows_of(candidates.items, matrix, scores, indexes)
         if learned is not ranker:
             rows = without_user_knn(rows)
         if self._heads is None or self._heads[0] is not learned:
             self._heads = learned, drawn_heads(learned, self._rng)
-        counts = votes(self._heads[1], rows, scores[places])
-        chosen = np.flatnonzero(counts)
-        voted = zip(chosen.tolist(), counts[chosen].tolist(), strict=True)
+        counts = votes(self._heads[1], rows, of_rows).tolist()
         return {
-            name: float(count) for at, count in voted if (name := names[others[at]]) is not None
+            name: float(count) for (_, name, _), count in zip(behind, counts, strict=True) if count
         }
 
     async def _sample(self, shared: SharedState, now_s: float) -> None:
@@ -206,6 +211,13 @@ class ExplorationPools:
         if unseen != [*self._created]:
             self._created = await creation_times(self._cache.store, unseen)
         return self._created
+
+
+def _own_items(snapshot: RequestSnapshot) -> list[int]:
+    """Items of the user's events, negative ones included."""
+    has_negative = snapshot.profile.n_negative > 0
+    own = item_indexes(snapshot.history) if has_negative else snapshot.profile.items
+    return [*own.tolist()]
 
 
 def thompson_order(events: Floats, shown: Floats, n: int, rng: np.random.Generator) -> Indexes:

@@ -23,9 +23,10 @@ from models.serving.answers import (
     answer_of,
     without_disliked,
 )
-from models.serving.arranged_lists import ListArranger, ScoredCandidates
+from models.serving.arranged_lists import ListArranger
 from models.serving.cached.cache import StateCache
 from models.serving.category_lists import category_list
+from models.serving.exploration import ScoredCandidates
 from models.serving.general_lists import GeneralLists
 from models.serving.influenced_scores import influenced_scores
 from models.serving.snapshots import Snapshots
@@ -128,13 +129,19 @@ class Recommender:
         candidates = snapshot.candidates()
         stage_reached("candidates")
         scored = await self._scored(snapshot, candidates, options)
-        items = await self.lists.arranged(scored, snapshot, k, options, reasons=reasons)
-        found = answer_of(
-            items, "user-personalization", _level(snapshot), snapshot.shared, snapshot.history
+        explores = explores and profiling
+        items, exploration = await self.lists.arranged(
+            scored, snapshot, k, options, reasons=reasons, explores=explores
         )
-        if profiling and explores:
-            found = await self.lists.with_exploration(found, scored, snapshot, options)
-        elif profiling:
+        found = Answer(
+            items,
+            "user-personalization",
+            _level(snapshot),
+            snapshot.history.accepted_at,
+            snapshot.shared.accepted_at,
+            exploration=exploration,
+        )
+        if profiling and not explores:
             found = await self.lists.naming_new_items(found, snapshot, options)
         return msgspec.structs.replace(found, disliked=disliked) if disliked else found
 

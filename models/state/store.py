@@ -307,7 +307,7 @@ class Store:
         """Item id of each index; None for an unknown one."""
         if not indexes:
             return []
-        stored = await self.redis.hmget(self.key("ids"), [str(index) for index in indexes])
+        (stored,) = await self.redis.reads.run(("HMGET", self.key("ids"), *map(str, indexes)))
         return [raw.decode() if raw is not None else None for raw in stored]
 
     async def packed_terms(self, indexes: Sequence[int]) -> Sequence[bytes | None]:
