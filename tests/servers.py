@@ -56,13 +56,21 @@ DEPENDENCY = """\
     </dependency>"""
 
 
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.05, 0.25
+
+
 def wait_until(condition: Callable[[], bool], *, within_s: float, what: str) -> None:
-    """Return as soon as `condition()` holds; fail after `within_s` with `what`."""
-    deadline = time.monotonic() + within_s
+    """Return as soon as `condition()` holds; fail after `within_s` with `what`.
+
+    It is asked ever more seldom: to ask takes CPU, of which what is waited for has the more. A wait
+    gets longer by a tenth at most.
+    """
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited_s = time.monotonic() - began
+        if waited_s > within_s:
             raise TimeoutError(f"{what}: not within {within_s:g} s")
-        time.sleep(0.05)
+        time.sleep(min(max(LEAST_PAUSE_S, waited_s / 10), MOST_PAUSE_S))
 
 
 def require(*programs: str) -> None:

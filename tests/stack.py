@@ -35,7 +35,7 @@ from streams.kafka.topics import ensure_topics
 from streams.operations.status import Status, read_status
 from tests.forked_processes import command_result, start_command
 from tests.openapi_document import check_answer
-from tests.servers import ROOT, debian_redis, own_port, shared_kafka
+from tests.servers import ROOT, debian_redis, own_port, shared_kafka, wait_until
 
 T = TypeVar("T")
 PATIENCE_S = 180.0
@@ -271,11 +271,10 @@ class Stack:
 
     def wait(self, condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
         """Wait until the condition holds; fail with the processes' logs."""
-        deadline = time.monotonic() + within_s
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not within {within_s} s: {what}\n{self.log()}")
-            time.sleep(0.05)
+        try:
+            wait_until(condition, within_s=within_s, what=what)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.log()}") from error
 
     def wait_ready(self) -> None:
         """Wait until an event sent over HTTP takes effect."""

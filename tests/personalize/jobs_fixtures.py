@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from tests.stack import Stack, embedded_servers, new_stack
 
 START_S = 1_700_000_000
 GENRES = ("drama", "comedy", "horror", "war")
-POLL_S = 0.05
 PATIENCE_S = 240.0
 
 
@@ -113,14 +111,18 @@ class Service:
 
     def wait_for_end(self, describe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The description once its status is final, by polling as programs do."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            said = describe()
-            if said["status"] in {"ACTIVE", "CREATE FAILED", "COMPLETED", "FAILED"}:
-                return said
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{said}\n{self.stack.log()}")
-            time.sleep(POLL_S)
+        said: dict[str, Any] = {}
+
+        def has_ended() -> bool:
+            said.clear()
+            said.update(describe())
+            return said["status"] in {"ACTIVE", "CREATE FAILED", "COMPLETED", "FAILED"}
+
+        try:
+            self.stack.wait(has_ended, "the job has ended", PATIENCE_S)
+        except TimeoutError as error:
+            raise TimeoutError(f"{said}\n{error}") from error
+        return said
 
     def counts(self, group: str) -> dict[str, float]:
         """The counters of a dataset group."""

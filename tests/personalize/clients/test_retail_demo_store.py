@@ -17,7 +17,8 @@ from botocore.exceptions import ClientError
 
 from tests.personalize.calls_fixtures import client
 from tests.personalize.control_fixtures import ROLE, recipe_arn
-from tests.personalize.jobs_fixtures import PATIENCE_S, POLL_S, START_S, Service, csv_text
+from tests.personalize.jobs_fixtures import PATIENCE_S, START_S, Service, csv_text
+from tests.servers import wait_until
 
 AISLES = ("furniture", "apparel", "food service", "salty snacks")
 CSTORE = '("cold dispensed", "hot dispensed", "salty snacks", "food service")'
@@ -209,7 +210,8 @@ class Deployment:
         for name in names:
             arn = {member: self.arns[name]}
             getattr(self.personalize, f"delete_{noun}")(**arn)
-            wait_until(partial(is_gone, getattr(self.personalize, f"describe_{noun}"), arn))
+            describe = getattr(self.personalize, f"describe_{noun}")
+            wait_until(partial(is_gone, describe, arn), within_s=PATIENCE_S, what="it is gone")
 
 
 def is_gone(describe: Callable[..., Any], arn: dict[str, str]) -> bool:
@@ -223,21 +225,13 @@ def is_gone(describe: Callable[..., Any], arn: dict[str, str]) -> bool:
     return False
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Ask until it holds, as the programs do."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(POLL_S)
-
-
 @pytest.mark.slow
 def test_the_retail_demo_store_is_deployed_used_and_deleted(jobs_service: Service) -> None:
     """Deployment, pages with filters and promotions, themes, segments, live events, and the end."""
     one, shop = jobs_service, Deployment(jobs_service)
     for kind, rows in files().items():
         one.put("data", f"store/{kind}.csv", csv_text(list(rows[0]), rows))
-    wait_until(shop.update)
+    wait_until(shop.update, within_s=PATIENCE_S, what="all resources are ready")
     arns, runtime = shop.arns, one.runtime
     events = client("personalize-events", one.personalize.meta.endpoint_url)
 
@@ -300,7 +294,9 @@ def test_the_retail_demo_store_is_deployed_used_and_deleted(jobs_service: Servic
                 each["itemId"]
                 for each in shown(recommenderArn=arns["for-you"], filterArn=arns["purchased"])
             }
-        )
+        ),
+        within_s=PATIENCE_S,
+        what="what was bought is excluded",
     )
 
     one.put("data", "store/themes.json", '{"itemId": "p4"}\n{"itemId": "p5"}\n')

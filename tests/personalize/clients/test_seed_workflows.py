@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.personalize.control_fixtures import INTERACTIONS, ROLE, recipe_arn, schema_text
-from tests.personalize.jobs_fixtures import GENRES, POLL_S, START_S, Service, csv_text, ratings
+from tests.personalize.jobs_fixtures import GENRES, START_S, Service, csv_text, ratings
 
 METRICS = {
     "coverage",
@@ -159,7 +159,7 @@ def test_the_batch_pipeline(jobs_service: Service) -> None:
             break
         except personalize.exceptions.ResourceInUseException:
             waited += 1
-            time.sleep(POLL_S)
+            time.sleep(0.05)
     ended = one.wait_for_end(
         lambda: dict(
             personalize.describe_batch_inference_job(batchInferenceJobArn=job)["batchInferenceJob"]

@@ -17,6 +17,7 @@ from models.state.clients.client import connect
 from streams.kafka.topics import ensure_topics
 from tests.personalize.calls_fixtures import client, serving
 from tests.personalize.control_fixtures import INTERACTIONS, LEASE_S, ROLE, schema_text
+from tests.servers import wait_until
 from tests.stack import PATIENCE_S, embedded_servers, new_stack
 
 METRICS = {"coverage": 0.27, "mean_reciprocal_rank_at_25": 0.04, "precision_at_5": 0.01}
@@ -159,7 +160,11 @@ def test_groups_never_see_each_others_events(service: tuple[Settings, str]) -> N
         answer = runtime.get_recommendations(campaignArn=campaigns[name])
         return [item["itemId"] for item in answer["itemList"]]
 
-    wait_for(lambda: seen("red") == ["red-item"] and seen("blue") == ["blue-item"])
+    wait_until(
+        lambda: seen("red") == ["red-item"] and seen("blue") == ["blue-item"],
+        within_s=PATIENCE_S,
+        what="each group sees its item",
+    )
     control.delete_event_tracker(eventTrackerArn=trackers["red"]["eventTrackerArn"])
     with pytest.raises(events.exceptions.InvalidInputException):
         put(events, trackers["red"]["trackingId"], "late-item")
@@ -169,14 +174,6 @@ def put(events: Any, tracking_id: str, item_id: str) -> None:
     """Send one event."""
     one = {"eventType": "click", "itemId": item_id, "sentAt": time.time()}
     events.put_events(trackingId=tracking_id, userId="ada", sessionId="s", eventList=[one])
-
-
-def wait_for(holds: Callable[[], bool]) -> None:
-    """Repeat until the condition holds."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_exceptions_are_typed(personalize: Any) -> None:
