@@ -24,7 +24,3 @@ def main() -> None:
             os.kill(victims.pop(), signal.SIGKILL)
 
     asyncio.run(reshard(reachable_settings(), shards, tell=tell))
-
-
-if __name__ == "__main__":
-    main()

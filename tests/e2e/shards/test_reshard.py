@@ -8,8 +8,6 @@ import itertools
 import json
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,13 +16,21 @@ from typing import Any
 import pytest
 import redis
 
+from models.state.shards.stored_layout import layout_and_move
 from models.state.store import Store
+from ops.forked_processes import fork
+from tests import killed_reshard
 from tests.redis_servers import redis_cluster
 from tests.servers import ROOT, apache_kafka
 from tests.stack import Redis, Servers, Stack, embedded_servers, make_stacks
 
 OPTIONS: dict[str, Any] = {"outcomes": False, "exploration_share": 0, "examples_per_s": 0}
 ITEMS = [f"i{n}" for n in range(40)]
+
+EVENT_EVERY_S, ANSWERS_EVERY_S = 0.1, 0.2
+"""Pauses of traffic. A move holds events for more than a second, so that some wait at each step of
+it; more of them would only take CPU.
+"""
 
 
 class Traffic:
@@ -75,7 +81,7 @@ class Traffic:
             else:
                 self.failed.append((status, answer))
             number += 1
-            time.sleep(0.02)
+            time.sleep(EVENT_EVERY_S)
 
     def _ask(self) -> None:
         while not self._has_ended.is_set():
@@ -90,7 +96,7 @@ class Traffic:
                 self.n_answers += 1
                 if status != 200 or answer.get("level") == "cached" or not answer["items"]:
                     self.failed.append((path, status, answer))
-            time.sleep(0.03)
+            time.sleep(ANSWERS_EVERY_S)
 
 
 def begin(one: Stack) -> None:
@@ -121,6 +127,15 @@ def moved(one: Stack, shards: int) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(done.stdout)
     assert "copying" in done.stderr
     return found
+
+
+def is_moving(one: Stack) -> bool:
+    """True while a move of the group goes on, or has been killed a moment ago."""
+
+    async def read(store: Store) -> bool:
+        return (await layout_and_move(store.redis, one.settings.group))[1] is not None
+
+    return one.stored(read)
 
 
 def settled(one: Stack, traffic: Traffic) -> None:
@@ -154,6 +169,17 @@ def test_a_group_moves_to_more_and_fewer_shards(embedded_stack: Callable[..., St
     assert traffic.n_answers > 50
 
 
+def killed_move(one: Stack, *arguments: object) -> int:
+    """The exit code of `tests.killed_reshard`."""
+    output = one.logs / f"killed-{len(one.processes)}.log"
+    process = fork(
+        killed_reshard.main, ["killed_reshard", *map(str, arguments)], one.environment, output,
+        name="reshard", directory=ROOT,
+    )  # fmt: skip
+    one.processes.append(process)
+    return process.wait(180)
+
+
 STAGES = (
     ("waiting for what", 0.0),
     ("copying", 1.0),
@@ -171,15 +197,13 @@ def test_a_killed_move_loses_and_doubles_nothing(embedded_stack: Callable[..., S
     traffic = Traffic(one)
     with traffic.running():
         for (beginning, share), shards in zip(STAGES, itertools.cycle((3, 2)), strict=False):
-            command = (sys.executable, "-m", "tests.killed_reshard", str(shards), beginning)
-            killed = subprocess.run(
-                [*command, str(share)], env=one.environment, cwd=ROOT, check=False, timeout=120
-            )
-            assert killed.returncode == -signal.SIGKILL
+            assert killed_move(one, shards, beginning, share) == -signal.SIGKILL
             if (beginning, share) == STAGES[1]:
                 n_before = one.counts()["events"]
                 one.wait(lambda: one.counts()["events"] > n_before, "events go on")  # noqa: B023
-            one.wait(lambda: one.run("reshard", str(shards)).returncode == 0, "run again")  # noqa: B023
+            one.wait(lambda: not is_moving(one), "the killed move has expired")
+            again = one.run("reshard", str(shards))
+            assert again.returncode == 0, again.stderr + one.log()
             assert one.status().shards
     settled(one, traffic)
     # Of the stored layout, not of the first one of the setting.
@@ -254,15 +278,11 @@ def test_a_primary_that_dies_in_mid_copy_loses_and_doubles_nothing(of: str, tmp_
                 generation = ".1" if of == "target" else ""
                 node = cluster.primary_of(f"{{{one.settings.group}/u00{generation}}}:counts")
                 assert node.process is not None
-                command = (sys.executable, "-m", "tests.killed_reshard", "3", "copying", "0.1")
-                first = subprocess.run(
-                    [*command, str(node.process.pid)],
-                    env=one.environment, cwd=ROOT, check=False, timeout=180,
-                )  # fmt: skip
+                first = killed_move(one, 3, "copying", 0.1, node.process.pid)
                 assert node.process.wait(10) == -signal.SIGKILL
                 node.process = None
                 cluster.mend()
-                if first.returncode:
+                if first:
                     assert one.run("reshard", "3").returncode == 0
             wanted = {item: traffic.sent[item] + 1 for item in ITEMS}
             one.wait(lambda: event_counts(one) == wanted, "each event counts once", within_s=90)
