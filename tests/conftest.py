@@ -257,6 +257,7 @@ def running(servers: Servers, tmp_path_factory: Any) -> Iterator[Stack]:
     """A stack with a worker and an API that a module's tests share: each uses users of its own.
 
     Started anew for each module it costs less than it would by asking Kafka until the last test.
+    Its answers wait longer for an event than a busy machine takes to have it in effect.
     """
     number = next(_numbers)
     one = new_stack(
@@ -264,7 +265,7 @@ def running(servers: Servers, tmp_path_factory: Any) -> Iterator[Stack]:
         own_name(f"shared{number}"),
         tmp_path_factory.mktemp("shared"),
         cache_s=0.1,
-        after_timeout_s=1.0,
+        after_timeout_s=5.0,
         cors_origins=["https://shop.example"],
     )
     with deployment_as_before(servers), one.serving():

@@ -56,7 +56,8 @@ def test_a_list_a_click_and_a_purchase_make_a_report(running: Stack) -> None:
     shoppers = [f"whatif{n}" for n in range(40)]
     for n, shopper in enumerate(shoppers):
         for item in (f"thing{n}", f"thing{(n + 1) % 40}", "lamp"):
-            running.click(item, user=shopper, session=shopper)
+            after = running.click(item, user=shopper, session=shopper)
+        running.ask("GET", f"/events/{after}")  # it waits for the effect
     running.wait(
         lambda: len(running.recommend("user_id=whatif39&num_results=30")["items"]) == 30,
         "there is enough to show",
