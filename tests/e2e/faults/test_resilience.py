@@ -144,7 +144,7 @@ def test_worker_killed_twenty_times(stack: Callable[..., Stack], tmp_path: Path)
     """The same twenty times, on the broker that is run in earnest."""
     one = stack(batch_events=50)
     other = one.tenant("other")
-    rows = recording(tmp_path / "events.csv", 8000)
+    rows = recording(tmp_path / "events.csv", 5000)
 
     kill_often(one, rows, tmp_path / "events.csv", kills=20, group=other)
 
