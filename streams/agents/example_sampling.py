@@ -88,7 +88,13 @@ class ExampleSampler:
         self._producing: asyncio.Task[None] | None = None
 
     async def before_step(self, messages: Sequence[StoredMessage]) -> Callable[[], None]:
-        """Look at the state before some messages; the action returned has examples made of them."""
+        """Look at the state before some messages; the action returned has examples made of them.
+
+        A fault in making those of an earlier step is raised here, and ends the worker.
+        """
+        for task in (self._making, self._producing):
+            if task is not None and task.done() and not task.cancelled():
+                task.result()
         return functools.partial(self._keep, await self._look(messages))
 
     def is_late(self) -> bool:

@@ -209,6 +209,29 @@ async def test_examples_are_of_the_state_before_their_events(redis_url: str) -> 
     assert taken["next_1_share"] == taken["both_10_share"] == 0
 
 
+async def test_a_fault_in_making_examples_is_raised_at_the_next_step(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would otherwise be one line of a log, once: a ranker that never learns again."""
+
+    async def publish(*_: object) -> None:
+        """Produce nothing."""
+
+    def fault(*_: object) -> bytes:
+        raise AssertionError("a fault of the program")
+
+    monkeypatch.setattr(ExampleSampler, "_example", fault)
+    async with sampling(redis_url, publish) as (one, sampler):
+        for item in "ab":
+            one.send(FIRST, item)
+            await one.read(FIRST)
+        with pytest.raises(AssertionError):
+            await sampler.flush()
+        one.send(FIRST, "c")
+        with pytest.raises(AssertionError):
+            await one.read(FIRST)
+
+
 async def test_examples_of_a_moment_are_produced_together(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
