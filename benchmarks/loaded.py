@@ -10,7 +10,7 @@ from models.state.clients.client import connect
 from models.state.operations.catch_ups import stored_catch_up
 from models.state.store import Store
 from models.state.stored_ranker import load_ranker
-from streams.agents.catch_up import missing_examples
+from streams.agents.learning.catch_up import missing_examples
 
 
 def stored_ranker(settings: Settings) -> dict[str, bytes]:

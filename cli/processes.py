@@ -132,7 +132,7 @@ def api() -> None:
     from api.server.server_options import server_options
     from models.state.clients.client import client_of
     from models.state.shards.sharded_store import store_of
-    from streams.agents.running_challengers import RunningChallengers
+    from streams.agents.learning.running_challengers import RunningChallengers
     from streams.kafka.producing.publisher import Publisher
     from streams.operations.kafka_console import KafkaConsole
 

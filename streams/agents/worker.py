@@ -32,20 +32,20 @@ from models.state.tenants import Tenants
 from models.traces import traces_of
 from streams.agents.agent_log import AgentLog
 from streams.agents.atomic_batches import AtomicBatches
-from streams.agents.catch_up import CatchUp
-from streams.agents.challengers import WorkerChallengers
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.agents.events import APPLIED, FRESHNESS, event_agent
-from streams.agents.example_sampling import ExampleSampler
 from streams.agents.experiment_guard import GUARD_EVERY_S, guard_experiments
-from streams.agents.factors import FactorUpkeep
+from streams.agents.learning.catch_up import CatchUp
+from streams.agents.learning.challengers import WorkerChallengers
+from streams.agents.learning.example_sampling import ExampleSampler
+from streams.agents.learning.factors import FactorUpkeep
+from streams.agents.learning.ranker import GroupLearners, group_of
 from streams.agents.memory_report import MEMORY_EVERY_S, report_memory
 from streams.agents.metadata import RECORDS, metadata_agent
-from streams.agents.ranker import GroupLearners, group_of
 from streams.agents.received import received_messages
 from streams.agents.rewinds import AssignedPartition, stored_positions
 from streams.agents.served import served_agent
-from streams.agents.worker_shards import WorkerShards
+from streams.agents.shards.worker_shards import WorkerShards
 from streams.kafka.audit_log import AuditLog
 from streams.kafka.consuming.assignment import (
     Partition,

@@ -19,7 +19,7 @@ from models.state.clients.client import connect
 from models.state.tenants import Tenants
 from models.state.users.user_data import user_data_counts
 from streams.agents.contracts import Publish
-from streams.agents.example_sampling import ExampleSampler
+from streams.agents.learning.example_sampling import ExampleSampler
 from tests.streams.agents.agent_fixtures import NOW_S, EventWorker, restore, snapshot
 from tests.streams.agents.simulated_kafka import Record
 

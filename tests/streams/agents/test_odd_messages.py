@@ -24,9 +24,9 @@ from models.state.clients.client import connect
 from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.events import event_agent
-from streams.agents.example_sampling import ExampleSampler
+from streams.agents.learning.example_sampling import ExampleSampler
+from streams.agents.learning.ranker import GroupLearners
 from streams.agents.metadata import metadata_agent
-from streams.agents.ranker import GroupLearners
 from streams.agents.rewinds import AssignedPartition
 from streams.forwarding.app import read_message
 from streams.forwarding.erasures import KnownErasures

@@ -14,7 +14,7 @@ from models.state.shards.merged_lists import merged_lists
 from models.state.shards.sharded_store import ShardedStore
 from models.state.shards.split_lists import ListSplit, list_shards, wanted_splits
 from models.state.shared_reads import read_group_state
-from streams.agents.hot_lists import split_hot_lists
+from streams.agents.shards.hot_lists import split_hot_lists
 from tests.models.state.pair_records import PairCodes, pack_pairs, unpack_items, unpack_pairs
 from tests.models.state.reference import NOW, click
 from tests.models.state.shards.test_sharded_steps import make_network, to_log

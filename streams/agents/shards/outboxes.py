@@ -17,7 +17,7 @@ from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.shards.at_once import some_at_once
 from models.state.shards.shard_names import shard_name, shard_names
 from models.state.shards.sharded_steps import ShardedSteps
-from streams.agents.item_names import PublishDeltas
+from streams.agents.shards.item_names import PublishDeltas
 
 LOG = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from models.state.shards.at_once import at_once
 from models.state.shards.shard_names import ShardKind, item_shard, mark_shard, owner_shard
 from models.state.shards.sharded_steps import ShardedSteps
 from streams.agents.contracts import BatchPart
-from streams.agents.item_names import ItemNames, PublishDeltas
 from streams.agents.metadata import RECORDS
-from streams.agents.sharded_events import before_offset, joined_results
+from streams.agents.shards.item_names import ItemNames, PublishDeltas
+from streams.agents.shards.sharded_events import before_offset, joined_results
 
 
 class ShardedRecordWriter:

@@ -11,8 +11,8 @@ from models.state.clients.client import connect
 from models.state.messages import Part
 from models.state.stored_factors import NEVER_LEARNED, read_factors, read_factors_head
 from models.state.tenants import Tenants
-from streams.agents.factors import ITEMS, LEARNED_AT, FactorUpkeep
-from tests.streams.agents.test_catch_up import NOW_S, visits
+from streams.agents.learning.factors import ITEMS, LEARNED_AT, FactorUpkeep
+from tests.streams.agents.learning.test_catch_up import NOW_S, visits
 
 N_RING = 30
 """Items that these visits go along."""

@@ -24,8 +24,8 @@ from models.state.store import Store
 from streams.kafka.consuming.assignment import ReceivedMessage
 from tests.models.state.reference import NOW, Reference
 from tests.models.state.shards.sharded_reference import assert_same_shards
+from tests.streams.agents.shards.test_sharded_events import CLICKS, OPTIONS, SHARDS, Worker
 from tests.streams.agents.simulated_kafka import SimulatedKafka
-from tests.streams.agents.test_sharded_events import CLICKS, OPTIONS, SHARDS, Worker
 
 NAMES = shard_names(SHARDS)
 

@@ -48,7 +48,7 @@ from models.state.stored_factors import NEVER_LEARNED
 from models.state.stored_ranker import load_ranker
 from models.state.users.interactions import Interaction, histories
 from streams.agents.contracts import Publish
-from streams.agents.rests import Rests
+from streams.agents.learning.rests import Rests
 
 LOG = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from models.state.clients.client import connect
 from models.state.store import Store
 from models.state.stored_ranker import load_ranker, save_ranker
 from models.state.tenants import Tenants
-from streams.agents import ranker
-from streams.agents.ranker import GroupLearner, GroupLearners
+from streams.agents.learning import ranker
+from streams.agents.learning.ranker import GroupLearner, GroupLearners
 from streams.kafka.consuming.assignment import ReceivedMessage
 
 TELLING = FEATURES.index("own_recency")

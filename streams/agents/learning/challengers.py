@@ -15,7 +15,7 @@ from models.ranking.champions import (
 )
 from models.state.store import Store
 from models.state.stored_ranker import write_ranker_fields
-from streams.agents.running_challengers import Champions, RunningChallengers
+from streams.agents.learning.running_challengers import Champions, RunningChallengers
 from streams.retry_policy import retry_outages
 
 LOG = logging.getLogger(__name__)

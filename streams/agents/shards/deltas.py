@@ -26,8 +26,8 @@ from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.contracts import BatchPart, Publish
 from streams.agents.dead_letter_queue import DeadLetterQueue, Rejection
 from streams.agents.events import count_applied
-from streams.agents.item_names import PublishDeltas
-from streams.agents.sharded_events import SHARD_CHANGES
+from streams.agents.shards.item_names import PublishDeltas
+from streams.agents.shards.sharded_events import SHARD_CHANGES
 from streams.kafka.consuming.assignment import PartitionLog, ReceivedMessage
 
 DELTA_BYTES = 250

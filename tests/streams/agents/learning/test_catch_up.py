@@ -24,8 +24,8 @@ from models.state.store import Store
 from models.state.stored_ranker import load_ranker
 from models.state.tenants import Tenants
 from models.state.users.interactions import Interaction
-from streams.agents import catch_up, rests
-from streams.agents.catch_up import CatchUp, chosen, missing_examples, newest
+from streams.agents.learning import catch_up, rests
+from streams.agents.learning.catch_up import CatchUp, chosen, missing_examples, newest
 
 NOW_S = 1.8e9
 FACTORS = FEATURES.index("factors_share")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.agents.fair_rate import IDLE_S, FairRate
+from streams.agents.learning.fair_rate import IDLE_S, FairRate
 
 REQUESTS = st.lists(
     st.tuples(

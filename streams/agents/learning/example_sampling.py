@@ -27,7 +27,7 @@ from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.messages import StoredMessage
 from models.state.shards.at_once import some_at_once
 from streams.agents.contracts import Publish
-from streams.agents.fair_rate import FairRate
+from streams.agents.learning.fair_rate import FairRate
 
 LOG = logging.getLogger(__name__)
 

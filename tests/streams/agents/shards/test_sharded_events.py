@@ -24,11 +24,11 @@ from models.state.shards.shard_names import mark_field
 from models.state.shards.sharded_steps import ShardedSteps
 from models.state.shards.sharded_store import ShardedStore
 from models.state.tenants import Tenants
-from streams.agents.deltas import delta_agent
 from streams.agents.events import EventCodec, event_agent
-from streams.agents.outboxes import Outboxes
 from streams.agents.rewinds import AssignedPartition, stored_positions
-from streams.agents.sharded_events import LearningAhead, ShardedEventWriter
+from streams.agents.shards.deltas import delta_agent
+from streams.agents.shards.outboxes import Outboxes
+from streams.agents.shards.sharded_events import LearningAhead, ShardedEventWriter
 from streams.kafka.consuming.assignment import (
     Partition,
     ReadStart,

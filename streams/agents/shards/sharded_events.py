@@ -2,7 +2,7 @@
 
 A step of one partition moves its watermark in every session shard, so that a shard that has fallen
 back to an earlier state is noticed by it. What shards leave for others is published once a step is
-in effect; whatever is not, the outboxes keep (`streams.agents.outboxes`).
+in effect; whatever is not, the outboxes keep (`streams.agents.shards.outboxes`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from models.state.shards.shard_names import by_shard, shard_name, with_last
 from models.state.shards.sharded_steps import ShardedSteps
 from streams.agents.contracts import BatchPart, StepObserver
 from streams.agents.events import FRESHNESS, STEP, count_applied
-from streams.agents.item_names import ItemNames, PublishDeltas, type_mark
+from streams.agents.shards.item_names import ItemNames, PublishDeltas, type_mark
 
 LOG = logging.getLogger(__name__)
 

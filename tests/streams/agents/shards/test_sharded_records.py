@@ -33,7 +33,7 @@ from models.state.shared_reads import read_expiries, read_group_state, read_hidd
 from models.state.store import Store
 from streams.agents.contracts import BatchPart
 from streams.agents.metadata import RecordWriter
-from streams.agents.sharded_records import ShardedRecordWriter
+from streams.agents.shards.sharded_records import ShardedRecordWriter
 
 SHARDS = 3
 NOW = 1_800_000_000.0

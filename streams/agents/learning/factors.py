@@ -19,7 +19,7 @@ from models.serving.factor_renewal import is_due, renew_factors
 from models.state.clients.redis_errors import AWAY_ERRORS
 from models.state.stored_factors import read_factors_head
 from models.state.tenants import Tenants
-from streams.agents.rests import Rests
+from streams.agents.learning.rests import Rests
 
 LOG = logging.getLogger(__name__)
 

@@ -23,12 +23,12 @@ from models.state.shards.sharded_steps import ShardedSteps
 from models.state.tenants import Tenants
 from streams.agents.atomic_batches import AtomicBatches
 from streams.agents.contracts import Publish, StepObserver, StepWriter
-from streams.agents.deltas import delta_agent
-from streams.agents.hot_lists import SPLIT, split_hot_lists
-from streams.agents.outboxes import LOOK_EVERY_S, Outboxes
 from streams.agents.received import received_messages
-from streams.agents.sharded_events import LearningAhead, ShardedEventWriter
-from streams.agents.sharded_records import ShardedRecordWriter
+from streams.agents.shards.deltas import delta_agent
+from streams.agents.shards.hot_lists import SPLIT, split_hot_lists
+from streams.agents.shards.outboxes import LOOK_EVERY_S, Outboxes
+from streams.agents.shards.sharded_events import LearningAhead, ShardedEventWriter
+from streams.agents.shards.sharded_records import ShardedRecordWriter
 from streams.kafka.consuming.assignment import PartitionLog
 from streams.kafka.faust_clients.faust_app import add_agent
 from streams.kafka.faust_clients.faust_producing import produce

@@ -13,8 +13,8 @@ from models.settings import Settings
 from models.state.clients.client import connect
 from models.state.store import Store
 from models.state.stored_ranker import load_ranker
-from streams.agents.challengers import SERVING, WorkerChallengers
-from streams.agents.running_challengers import RunningChallengers
+from streams.agents.learning.challengers import SERVING, WorkerChallengers
+from streams.agents.learning.running_challengers import RunningChallengers
 
 NEXT = "tests.models.ranking.challenger_classes:NextNumber"
 

@@ -1,0 +1,1 @@
+"""A group of several shards in a worker: both hops, the outboxes between them, and hot lists."""
