@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,13 @@ HEAD = 60
 MONTH = list(layout.POPULARITY_HALF_LIVES_S).index("month")
 
 
+class _Columns(NamedTuple):
+    events: NDArray[np.uint32]
+    first: NDArray[np.uint32]
+    last: NDArray[np.uint32]
+    log2: Floats
+
+
 @dataclass(frozen=True)
 class Silence:
     """A silence of a group, between two times in Unix seconds.
@@ -59,17 +67,18 @@ class Silence:
         """Statistics of items as if it had taken no time; ``(n,)`` of `layout.STAT`, a copy."""
         found = stats.copy()
         length_s = self.ended_s - self.began_s
-        is_known = (stats["events"] > 0) & (stats["first"] <= self.began_s)
-        is_untouched = is_known & (stats["last"] <= self.began_s)
+        events, first, last, log2 = _columns(stats)
+        is_known = (events > 0) & (first <= self.began_s)
+        is_untouched = is_known & (last <= self.began_s)
         found["first"][is_known] += int(length_s)
         found["last"][is_untouched] += int(length_s)
         found["log2"][is_untouched] += length_s * layout.POPULARITY_RATES + np.log2(self.weight)
         # What a touched item had before was lost beside its newer events.
         touched = is_known & ~is_untouched
-        before = np.log2(np.maximum(stats["events"][touched, None] * self.shares, 1e-300))
+        before = np.log2(np.maximum(events[touched, None] * self.shares, 1e-300))
         before += np.log2(self.weight)
         before += (self.ended_s - layout.EPOCH) * layout.POPULARITY_RATES
-        found["log2"][touched] = np.logaddexp2(stats["log2"][touched], before)
+        found["log2"][touched] = np.logaddexp2(log2[touched], before)
         return found
 
 
@@ -95,35 +104,41 @@ def find_silence(stats: NDArray[np.void]) -> Silence | None:
         Of the latest and of the most popular items; ``(n,)`` of `layout.STAT`.
     """
     stats = stats[stats["events"] > 0]
-    last = np.sort(stats["last"].astype(np.float64))
-    gaps = np.diff(last)
+    events, first, last, log2 = _columns(stats)
+    gaps: Floats = np.diff(np.sort(last.astype(np.float64)))
     if len(gaps) < 2:
         return None
     at = int(gaps.argmax())
     others = np.delete(gaps, at)
     if gaps[at] < MIN_SILENCE_S or gaps[at] < LONGER_BY * others.max():
         return None
-    began_s = float(last[at])
-    newer = stats[stats["last"] > began_s]
+    began_s = float(np.sort(last)[at])
+    is_newer = last > began_s
     # Of a new item the first event tells better when it ended.
-    firsts = np.where(newer["first"] > began_s, newer["first"], newer["last"])
-    older = stats[stats["last"] <= began_s]
-    popular = older[np.argsort(older["events"])[-HEAD:]]
-    logs = popular["log2"] - (began_s - layout.EPOCH) * layout.POPULARITY_RATES
-    counts = np.exp2(np.minimum(logs, 60.0))
-    shares = np.median(counts / popular["events"][:, None], axis=0)
-    clock_s = float(newer["last"].max())
-    since = _month_of(newer, clock_s)
-    weight = 1.0 - since / (ENOUGH * max(_month_of(older, began_s), 1e-9))
+    firsts = np.where(first > began_s, first, last)[is_newer]
+    older = np.flatnonzero(~is_newer)
+    popular = older[np.argsort(events[older])[-HEAD:]]
+    logs = log2[popular] - (began_s - layout.EPOCH) * layout.POPULARITY_RATES
+    counts: Floats = np.exp2(np.minimum(logs, 60.0))
+    shares: Floats = np.median(counts / events[popular, None], axis=0)
+    clock_s = float(last.max())
+    since = _month_of(log2[is_newer], clock_s)
+    weight = 1.0 - since / (ENOUGH * max(_month_of(log2[older], began_s), 1e-9))
     if weight <= 0.0:
         return None
     return Silence(began_s, float(firsts.min()), shares, weight)
 
 
-def _month_of(stats: NDArray[np.void], at_s: float) -> float:
+def _month_of(log2: Floats, at_s: float) -> float:
     """Sum of the items' popularities by the month, as it was at a time."""
     age = (at_s - layout.EPOCH) / layout.POPULARITY_HALF_LIVES_S["month"]
-    return float(np.exp2(np.minimum(stats["log2"][:, MONTH] - age, 60.0)).sum())
+    popularity: Floats = np.exp2(np.minimum(log2[:, MONTH] - age, 60.0))
+    return float(popularity.sum())
+
+
+def _columns(stats: NDArray[np.void]) -> _Columns:
+    """The columns of statistics of items, typed."""
+    return _Columns(stats["events"], stats["first"], stats["last"], stats["log2"])
 
 
 def greatest_popularity(stats: NDArray[np.void]) -> Floats:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
+
 from ops.forked_processes import ForkedProcess
 from tests.stack import Stack
 
@@ -79,6 +81,7 @@ def assert_serves(one: Stack) -> None:
         assert (item["properties"], item["events"]) == (properties(n), 1)
 
 
+@pytest.mark.slow
 def test_items_are_filtered_moved_and_restored(
     embedded_stack: Callable[..., Stack], tmp_path: Path
 ) -> None:
