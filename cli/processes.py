@@ -160,10 +160,9 @@ def worker() -> None:
     compile_once(say)
 
     from streams.agents.worker import Worker, app_of
-    from streams.kafka.faust_clients.faust_app import begin_event_loop, run
+    from streams.kafka.faust_clients.faust_app import run
 
     while True:
-        begin_event_loop()
         one = Worker(settings)
         run(app_of(one, ready=report_ready))
         if not one.has_moved:
@@ -190,9 +189,8 @@ def forward() -> None:
     settings = wait_for_servers(serve_metrics(settings_with_servers()))
 
     from streams.forwarding.app import forward_app
-    from streams.kafka.faust_clients.faust_app import begin_event_loop, run
+    from streams.kafka.faust_clients.faust_app import run
 
-    begin_event_loop()
     run(forward_app(settings))
 
 

@@ -7,13 +7,11 @@ starts at them. `streams.kafka.faust_clients.faust_consumer` has the way of a me
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import faust
-import uvloop
 from aiokafka.errors import IllegalStateError, KafkaError
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
@@ -93,11 +91,6 @@ class _App(faust.App):  # type: ignore[misc]
             else PositionedConsumer
         )
         return transport
-
-
-def begin_event_loop() -> None:
-    """Give this thread an event loop of uvloop's, which the apps made from now on run on."""
-    asyncio.set_event_loop(uvloop.new_event_loop())
 
 
 def create_app(name: str, settings: Settings, load_positions: LoadPositions | None) -> faust.App:

@@ -212,6 +212,7 @@ class Fetching(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
         if not consumer._closed:  # noqa: SLF001
             self._isolate_partitions(consumer)
+            _raise_end_of_fetching(consumer)
         # The event loop runs nothing else between the fetch and this, nor within a seek.
         fetched = await super()._fetch_records(consumer, *args, **kwargs)
         numbered = {tp: self._numbered(tp, records) for tp, records in fetched.items()}
@@ -237,3 +238,13 @@ class Fetching(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             numbered.append(FetchedRecord(record, read.number, follows, connections))
             read.following = record.offset + 1
         return numbered
+
+
+def _raise_end_of_fetching(consumer: Any) -> None:
+    """Raise the `KafkaError` by which aiokafka's fetching has ended, if it has.
+
+    aiokafka tells nobody: the worker would hold its partitions, and read none of them any more.
+    """
+    fetching = consumer._fetcher.error_future  # noqa: SLF001
+    if fetching.done():
+        fetching.result()

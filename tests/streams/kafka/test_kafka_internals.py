@@ -61,7 +61,7 @@ def check(owner: Any, names: tuple[str, ...], library: str, module: str, decisio
         (AIOKafkaConsumer, ("_fetch_max_wait_ms", "_isolation_level", "_fetcher", "_client")),
         (AIOKafkaConsumer, ("_subscription", "_closed")),
         (AIOKafkaClient, ("_conns",)),
-        (aio_fetcher.Fetcher, ("_fetch_max_wait_ms",)),
+        (aio_fetcher.Fetcher, ("_fetch_max_wait_ms", "error_future")),
     ],
 )
 def test_faust_has_the_members_that_are_overridden(owner: Any, names: tuple[str, ...]) -> None:

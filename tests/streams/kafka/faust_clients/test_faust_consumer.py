@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaError
 from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -153,5 +155,20 @@ def test_a_message_waits_for_room_without_being_lost_or_handed_over_twice() -> N
         room.set()
         await wait(5)
         assert handed == ["a", "b"]
+
+    asyncio.run(run())
+
+
+def test_a_fetching_that_has_ended_ends_the_worker() -> None:
+    """It is only logged by aiokafka: the worker would hold partitions of which it reads nothing."""
+
+    async def run() -> None:
+        one = Simulated([])
+        one.thread._isolate_partitions = lambda _: None
+        ended = asyncio.get_running_loop().create_future()
+        ended.set_exception(KafkaError("Unexpected error during data retrieval"))
+        consumer = SimpleNamespace(_closed=False, _fetcher=SimpleNamespace(error_future=ended))
+        with pytest.raises(KafkaError, match="data retrieval"):
+            await one.thread._fetch_records(consumer, set())
 
     asyncio.run(run())
