@@ -190,11 +190,18 @@ def test_what_is_kept_is_drawn(running: Stack, console: Open) -> None:
     page = console("overview")
     page.wait(lambda: re.match("[0-9.]+ /s", page.text("#kept-events b")))
     page.wait(lambda: re.match("[0-9.]+ MiB", page.text("#kept-memory b")))
-    page = console("quality")
     # A source weighs something once what is clicked was a candidate, and others were not.
     for n in range(8):
         for item in ("console-drawn", "console-next"):
-            running.click(item, user=f"drawn{n}", session=f"drawn{n}")
+            after = running.click(item, user=f"drawn{n}", session=f"drawn{n}")
+        running.recommend(f"after={after}")
+    running.wait(
+        lambda: any(
+            one["parameters"] for one in running.ask("GET", "/transparency")[1]["objectives"]
+        ),
+        "the examples are learned",
+    )
+    page = console("quality")
     page.wait(lambda: re.match(r"\d+ %", page.text(".weights")))
     page = console("settings")
     page.wait(lambda: page.text("#settings-list"))

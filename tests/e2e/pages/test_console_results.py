@@ -18,11 +18,9 @@ pytestmark = pytest.mark.slow
 def seen_together(stack: Stack, prefix: str) -> list[str]:
     """Items that a few sessions looked at one after the other, in effect."""
     items = [f"{prefix}-{letter}" for letter in "abcd"]
-    after = ""
     for n in range(3):
-        for item in items:
-            after = stack.click(item, session=f"{prefix}-{n}")
-    await_effect(stack, after)
+        after = [stack.click(item, session=f"{prefix}-{n}") for item in items]
+        await_effect(stack, after[-1])  # each session is in a partition of its own
     return items
 
 
@@ -124,6 +122,9 @@ def test_what_was_shown_is_told_of_users_and_in_outcomes(running: Stack, console
     """Of a user each list with why and what came of it; of all lists rates and the positions."""
     seen_together(running, "told")
     running.ask("PUT", "/placements/console-told", {"num_results": 3, "recipe": "trending-now"})
+    running.wait(
+        lambda: len(running.ask("GET", "/trending?num_results=3")[1]["items"]) == 3, "a trend"
+    )
     told = running.recommend("user_id=console-told&placement=console-told")
     item = told["items"][1]["itemId"]
     events = [
