@@ -31,7 +31,7 @@ import uvloop
 
 from benchmarks.conditions import ROOT, end_in_order, report
 from benchmarks.live_event import Stack, clicks, up
-from benchmarks.overload import compared, refusals_without_retry_after
+from benchmarks.overload import compared, pressed, quantile
 from benchmarks.peers.load import Stream, at_rate
 from benchmarks.peers.peer import Sent, get, post
 
@@ -147,13 +147,8 @@ def press(stack: Stack, visitors: Visitors, load: Load, seconds: float) -> tuple
         is_click = int((number + 1) * share) > int(number * share)
         return visitors.click(number) if is_click else visitors.question(number)
 
-    async def both() -> tuple[Stream, tuple[int, int]]:
-        return await asyncio.gather(
-            at_rate(port, request, rate=sum(load), seconds=seconds, connections=OVER_CONNECTIONS),
-            refusals_without_retry_after(port, seconds),
-        )
-
-    stream, (n_refused, n_silent) = uvloop.run(both())
+    pressing = pressed(port, request, sum(load), seconds, OVER_CONNECTIONS)
+    stream, (n_refused, n_silent) = uvloop.run(pressing)
     time.sleep(SETTLE_S)
     return stream, n_refused, n_silent
 
@@ -161,9 +156,7 @@ def press(stack: Stack, visitors: Visitors, load: Load, seconds: float) -> tuple
 def quantiles(waits: Sequence[float]) -> dict[str, float]:
     """Milliseconds of p50 and p99, and how many there are."""
     ordered = sorted(waits)
-    last = len(ordered) - 1
-    found = {f"p{round(100 * q)}_ms": round(ordered[round(q * last)], 2) for q in (0.5, 0.99)}
-    return {**found, "n": len(ordered)}
+    return {"p50_ms": quantile(ordered, 0.5), "p99_ms": quantile(ordered, 0.99), "n": len(ordered)}
 
 
 def figures(one: Measured) -> dict[str, Any]:

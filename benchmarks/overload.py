@@ -23,7 +23,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -83,11 +83,11 @@ async def n_events(settings: Settings) -> int:
 
 
 async def pressed(
-    port: int, rate: float, seconds: float, connections: int
+    port: int, request: Callable[[int], Sent], rate: float, seconds: float, connections: int
 ) -> tuple[Stream, tuple[int, int]]:
     """Results of a rate, and refusals of a few questions beside it."""
     return await asyncio.gather(
-        at_rate(port, mixed, rate=rate, seconds=seconds, connections=connections),
+        at_rate(port, request, rate=rate, seconds=seconds, connections=connections),
         refusals_without_retry_after(port, seconds),
     )
 
@@ -147,17 +147,18 @@ def compared(normal: Stream, over: Stream) -> dict[str, dict[str, float]]:
     for method in ("GET", "POST"):
         usual, admitted = sorted(normal.service_ms[method]), sorted(over.service_ms[method])
         found[method] = {
-            "normal_p50_ms": _quantile(usual, 0.5),
-            "normal_p99_ms": _quantile(usual, 0.99),
-            "admitted_p50_ms": _quantile(admitted, 0.5),
-            "admitted_p99_ms": _quantile(admitted, 0.99),
-            "p99_to_normal": round(_quantile(admitted, 0.99) / _quantile(usual, 0.99), 2),
+            "normal_p50_ms": quantile(usual, 0.5),
+            "normal_p99_ms": quantile(usual, 0.99),
+            "admitted_p50_ms": quantile(admitted, 0.5),
+            "admitted_p99_ms": quantile(admitted, 0.99),
+            "p99_to_normal": round(quantile(admitted, 0.99) / quantile(usual, 0.99), 2),
             "admitted_per_s": round(len(admitted) / over.seconds),
         }
     return found
 
 
-def _quantile(ordered: list[float], share: float) -> float:
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """A quantile of sorted milliseconds."""
     return round(ordered[round(share * (len(ordered) - 1))], 2)
 
 
@@ -183,7 +184,13 @@ def main() -> None:
         spent = cpu_s(pids)
         with sampled(pids, settings, every_s=1.0) as samples:
             over, (n_refused, n_silent) = uvloop.run(
-                pressed(settings.port, asked.times * sustainable, asked.seconds, asked.connections)
+                pressed(
+                    settings.port,
+                    mixed,
+                    asked.times * sustainable,
+                    asked.seconds,
+                    asked.connections,
+                )
             )
             ended_s = time.monotonic()
             shares = {

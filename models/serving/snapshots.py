@@ -154,53 +154,13 @@ class Snapshots:
         context: Mapping[str, str] | None = None,
         unstored: History = NO_HISTORY,
         options: AnswerOptions = NO_OPTIONS,
+        has_evidence: bool = True,
     ) -> RequestSnapshot:
-        """Snapshot with all evidence, also of sources that do not pay in serving.
+        """Snapshot with all evidence, also of sources that do not pay in serving, or with none.
 
         `barred` is None for the last item. `unstored` are events of the user beside the stored
         ones; `options` weigh all of them.
         """
-        begun = await self._begun_for_learning(
-            user_id, session_id, now_s=now_s, barred=barred, context=context, unstored=unstored,
-            options=options,
-        )  # fmt: skip
-        return await _with_evidence(begun, self._sources)
-
-    async def before_event(
-        self, user_id: str | None, session_id: str | None, item_id: str, *, now_s: float
-    ) -> BeforeEvent:
-        """State to learn from before the user's next event, on an item; afterwards it is gone.
-
-        `choice_of` reads the rest, at any later time. Two round trips, fewer of what is held.
-        """
-        reading = self._begun_for_learning(user_id, session_id, now_s=now_s)
-        begun, taken = await self.with_index(reading, item_id)
-        if not len(begun.profile.recent):
-            return BeforeEvent(begun, taken)
-        begun = await _with_evidence(begun, self._sources[: self._n_own])
-        stats = await self._cache.stats(np.array([taken] if taken else [], np.int64), now_s)
-        return BeforeEvent(begun, taken, stats)
-
-    async def completed(self, before: BeforeEvent, now_s: float) -> BeforeEvent:
-        """The same with all evidence; what is read now others' events may have changed."""
-        if not len(before.snapshot.profile.recent):
-            return before
-        snapshot = msgspec.structs.replace(before.snapshot, now_s=now_s)
-        snapshot = await _with_evidence(snapshot, self._sources[self._n_own :])
-        return before._replace(snapshot=snapshot)
-
-    async def _begun_for_learning(
-        self,
-        user_id: str | None,
-        session_id: str | None,
-        *,
-        now_s: float,
-        barred: Indexes | None = NO_ITEMS,
-        context: Mapping[str, str] | None = None,
-        unstored: History = NO_HISTORY,
-        options: AnswerOptions = NO_OPTIONS,
-    ) -> RequestSnapshot:
-        """`for_learning` without evidence."""
         context_values = await self._cache.context_values(context, now_s)
         # At once: most examples are made when both must be read.
         shared = await self._cache.refresh(now_s) if self._cache.begin_refresh(now_s) else None
@@ -215,10 +175,34 @@ class Snapshots:
         feedback = await self._feedback(every, profile, options, now_s)
         if len(feedback.hidden):
             barred = np.concatenate([barred, feedback.hidden])
-        return RequestSnapshot(
+        begun = RequestSnapshot(
             now_s, shared, history, profile, context=context_values, barred=barred,
             feedback=feedback, reads_user_knn=True,
         )  # fmt: skip
+        return await _with_evidence(begun, self._sources) if has_evidence else begun
+
+    async def before_event(
+        self, user_id: str | None, session_id: str | None, item_id: str, *, now_s: float
+    ) -> BeforeEvent:
+        """State to learn from before the user's next event, on an item; afterwards it is gone.
+
+        `completed` reads the rest, at any later time. Two round trips, fewer of what is held.
+        """
+        reading = self.for_learning(user_id, session_id, now_s=now_s, has_evidence=False)
+        begun, taken = await self.with_index(reading, item_id)
+        if not len(begun.profile.recent):
+            return BeforeEvent(begun, taken)
+        begun = await _with_evidence(begun, self._sources[: self._n_own])
+        stats = await self._cache.stats(np.array([taken] if taken else [], np.int64), now_s)
+        return BeforeEvent(begun, taken, stats)
+
+    async def completed(self, before: BeforeEvent, now_s: float) -> BeforeEvent:
+        """The same with all evidence; what is read now others' events may have changed."""
+        if not len(before.snapshot.profile.recent):
+            return before
+        snapshot = msgspec.structs.replace(before.snapshot, now_s=now_s)
+        snapshot = await _with_evidence(snapshot, self._sources[self._n_own :])
+        return before._replace(snapshot=snapshot)
 
     async def for_ranking(
         self,

@@ -105,14 +105,15 @@ def find_silence(stats: NDArray[np.void]) -> Silence | None:
     """
     stats = stats[stats["events"] > 0]
     events, first, last, log2 = _columns(stats)
-    gaps: Floats = np.diff(np.sort(last.astype(np.float64)))
+    touched: Floats = np.sort(last.astype(np.float64))
+    gaps: Floats = np.diff(touched)
     if len(gaps) < 2:
         return None
     at = int(gaps.argmax())
     others = np.delete(gaps, at)
     if gaps[at] < MIN_SILENCE_S or gaps[at] < LONGER_BY * others.max():
         return None
-    began_s = float(np.sort(last)[at])
+    began_s = float(touched[at])
     is_newer = last > began_s
     # Of a new item the first event tells better when it ended.
     firsts = np.where(first > began_s, first, last)[is_newer]
