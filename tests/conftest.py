@@ -20,7 +20,7 @@ from hypothesis import settings as properties
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import NodeManager
 
-from ops.embedded_servers import start_redis
+from ops.embedded_servers import Server, start_broker, start_redis
 from tests.forked_workers import start_fork_server
 from tests.servers import ROOT, unavailable
 from tests.stack import (
@@ -249,6 +249,14 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of an embedded Redis that a module's tests share."""
     server = start_redis(tmp_path_factory.mktemp("redis"))
     yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An embedded broker that a module's tests share."""
+    server = start_broker(tmp_path_factory.mktemp("broker"))
+    yield server
     server.stop()
 
 

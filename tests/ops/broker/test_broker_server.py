@@ -31,14 +31,6 @@ LONG_MS = 50_000
 """A wait that a test cannot pass by waiting for its end."""
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A broker."""
-    server = start_broker(tmp_path_factory.mktemp("broker"))
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def admin(broker: Server) -> Iterator[KafkaAdminClient]:
     """A client that makes topics."""

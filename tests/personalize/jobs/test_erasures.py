@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from models.events import parse_erasure
 from models.settings import Settings
 from models.state.catalogue.metadata import put_items, put_users
 from models.state.messages import Part, StoredMessage
-from ops.embedded_servers import Server, start_broker
+from ops.embedded_servers import Server
 from streams.jobs.runner import Runner
 from streams.kafka.consuming.offsets import messages
 from streams.kafka.producing.tracker import Tracker
@@ -24,14 +24,6 @@ from tests.personalize.jobs.test_runner import deletion, events, run_next, runne
 _numbers = itertools.count()
 
 PEOPLE = ("u0", "u1", "u2", "u3")
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """An embedded broker."""
-    server = start_broker(tmp_path_factory.mktemp("broker"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.embedded_servers import Server, start_broker
+from ops.embedded_servers import Server
 from tests.streams.forwarding.forwarding_fixtures import Bench, bench_on
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A broker that a module's tests share, each with topics of its own."""
-    server = start_broker(tmp_path_factory.mktemp("broker"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture
