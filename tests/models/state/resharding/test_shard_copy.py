@@ -79,9 +79,14 @@ def on_shards(before: ShardedReference, shards: int) -> ShardedReference:
         "item_purchases", "recent_owners", "counts", "newest_accepted_at",
     ):  # fmt: skip
         setattr(after, name, copy.deepcopy(getattr(before, name)))
+    links = _links_of(before)
     for of_shard in before._of_shards:
         for shard, new in enumerate(after._of_shards):
             _share_out(before, of_shard, new, functools.partial(int.__eq__, shard), shards)
+    for shard, (new_links, *_) in enumerate(after._of_shards):
+        for session, user in links.items():
+            if shard in {owner_shard(one, shards) for one in (session, user)}:
+                new_links[session] = user
     for (_, field), mark in before._marks.items():
         for shard in range(shards):
             if field in FIELDS:
@@ -89,14 +94,21 @@ def on_shards(before: ShardedReference, shards: int) -> ShardedReference:
     return after
 
 
+def _links_of(before: ShardedReference) -> dict[str, str]:
+    """The user of each session: where shards differ, that of the session knows."""
+    every: dict[str, str] = {}
+    own: dict[str, str] = {}
+    for shard, links in enumerate(before.all_links()):
+        every |= links
+        own |= {s: user for s, user in links.items() if owner_shard(s, before.shards) == shard}
+    return every | own
+
+
 def _share_out(
     before: ShardedReference, old: Any, new: Any, is_here: Callable[[int], bool], shards: int
 ) -> None:
-    """Give a shard what it has of another's links, tombstones and recent events."""
-    (links, tombstones, recent), (new_links, new_tombstones, new_recent) = old, new
-    for session, user in links.items():
-        if any(is_here(owner_shard(one, shards)) for one in (session, user)):
-            new_links[session] = user
+    """Give a shard what it has of another's tombstones and recent events."""
+    (_, tombstones, recent), (_, new_tombstones, new_recent) = old, new
     for owner, until_ms in tombstones.items():
         new_tombstones[owner] = max(new_tombstones[owner], until_ms)
     for event, owners in recent.items():
